@@ -1,0 +1,7 @@
+"""`python -m ssl_suite`."""
+
+import sys
+
+from ssl_suite.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Benchmarks: the results store, the statistics over seeds, and the one-page HTML report."""

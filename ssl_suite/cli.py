@@ -1,0 +1,168 @@
+"""The front door: `ssl-suite COMMAND ...`. What needs no torch does not load it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ssl_suite import __version__
+from ssl_suite.core.errors import UserError, nearest
+
+LIGHTNING = {
+    "fit": "pretrain a method, or fine-tune or probe an encoder on a task",
+    "validate": "score the validation split",
+    "test": "score the test split and record the results",
+    "predict": "write a task's answers, or a method's embeddings",
+}
+OTHERS = {
+    "bench": "pretrain, probe and compare: every cell of a benchmark, then its report",
+    "embed": "data → a parquet file of ids and embeddings",
+    "list": "what there is: methods, encoders, tasks, data, samples, benchmarks, plug-ins",
+    "results": "rows of a results file, as a table or JSON",
+    "report": "one HTML page from a folder of runs",
+}
+HELP = """usage: ssl-suite COMMAND [options]        (ssl-suite COMMAND --help for each)
+
+self-supervised learning on text, images and speech
+
+{commands}
+
+examples
+  ssl-suite fit -c configs/image/simclr.yaml --data.source MY_IMAGES --out runs/mine
+  ssl-suite fit -c configs/image/probe.yaml --model.encoder runs/mine/encoder --test_after true
+  ssl-suite embed runs/mine/encoder MY_IMAGES --out embeddings.parquet
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, or 2 after one sentence about what was wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return dispatch(arguments)
+    except UserError as error:
+        print(f"ssl-suite: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"ssl-suite: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def dispatch(arguments: list[str]) -> int:
+    commands = LIGHTNING | OTHERS
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in commands.items())))
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        print(__version__)
+        return 0
+    if command not in commands:
+        raise UserError(f"There is no command {command!r}.{nearest(command, commands)}")
+    if command in LIGHTNING:
+        from ssl_suite.lightning_cli import run
+
+        run(arguments)
+        return 0
+    {"list": list_, "results": results, "report": report, "embed": embed, "bench": bench}[command](rest)
+    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UserError instead of printing a page."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{self.prog}: {message}. Try {self.prog} --help.")
+
+
+def list_(arguments: list[str]) -> None:
+    """`ssl-suite list [KIND]`."""
+    parser = Parser("ssl-suite list", description=OTHERS["list"])
+    parser.add_argument("kind", nargs="?", help="methods, encoders, tasks, data, samples, benchmarks or plugins")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    options = parser.parse_args(arguments)
+    from ssl_suite.catalog import select, to_json
+
+    entries = select(options.kind)
+    if options.format == "json":
+        print(to_json(entries))
+        return
+    width = max((len(e.name) for e in entries), default=0) + 2
+    kind = ""
+    for entry in entries:
+        if entry.kind != kind:
+            kind = entry.kind
+            print(f"{kind}")
+        origin = "" if entry.origin == "ssl_suite" else f"  [{entry.origin}]"
+        print(f"  {entry.name:<{width}}{entry.summary}{origin}")
+
+
+def results(arguments: list[str]) -> None:
+    """`ssl-suite results FILE`."""
+    parser = Parser("ssl-suite results", description=OTHERS["results"])
+    parser.add_argument("file", help="results.sqlite, or the folder that holds it")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    for name in ("modality", "method", "role", "task", "metric", "split"):
+        parser.add_argument(f"--{name}", help=f"only this {name}")
+    options = vars(parser.parse_args(arguments))
+    path, style = Path(options.pop("file")), options.pop("format")
+    path = path / "results.sqlite" if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"There is no results file {path}; `ssl-suite test` and `ssl-suite bench` write one.")
+    from ssl_suite.bench.store import Store, format_table, to_json
+
+    rows = Store(path).rows(**{k: v for k, v in options.items() if v is not None})
+    if style == "json":
+        print(to_json(rows))
+        return
+    from rich.console import Console
+
+    Console().print(format_table(rows))
+
+
+def report(arguments: list[str]) -> None:
+    """`ssl-suite report FOLDER`."""
+    parser = Parser("ssl-suite report", description=OTHERS["report"])
+    parser.add_argument("folder", type=Path, help="with results.sqlite and the runs' folders")
+    folder = parser.parse_args(arguments).folder
+    if not (folder / "results.sqlite").exists():
+        raise UserError(f"{folder} has no results.sqlite; `ssl-suite bench --out {folder}` makes one.")
+    from ssl_suite.bench.report import build_report
+
+    print(build_report(folder))
+
+
+def embed(arguments: list[str]) -> None:
+    """`ssl-suite embed ENCODER SOURCE`."""
+    parser = Parser("ssl-suite embed", description=OTHERS["embed"])
+    parser.add_argument("encoder", help="encoder folder or URI")
+    parser.add_argument("source", help="samples:NAME, a folder, a table, or hf:NAME")
+    parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--readout", default="last", help="last, cls, mean or layer:K")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--image_size", type=int, help="side in pixels, for images")
+    options = parser.parse_args(arguments)
+    from ssl_suite.embed import write_embeddings
+
+    count, dim = write_embeddings(**vars(options))
+    print(f"{options.out}: {count} embeddings of width {dim}")
+
+
+def bench(arguments: list[str]) -> None:
+    """`ssl-suite bench -c FILE`."""
+    parser = Parser("ssl-suite bench", description=OTHERS["bench"])
+    parser.add_argument("-c", "--config", type=Path, required=True, help="a benchmark, as in configs/bench/")
+    parser.add_argument("--out", type=Path, help="folder for runs, results and report; default: runs/NAME")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these encoders")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the benchmark's own")
+    options = parser.parse_args(arguments)
+    from ssl_suite.bench.runner import run_benchmark
+
+    run_benchmark(options.config, options.out, options.only, options.seeds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The three batches. Lengths or a mask are always there; `target` only where a task asked for one.
+
+They are plain, not frozen, dataclasses: Lightning's FSDP precision plug-in rebuilds a batch field by field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+"""A target that no loss and no metric counts."""
+
+
+@dataclass(eq=False)
+class Batch:
+    """What every batch carries.
+
+    Attributes:
+        index: (B,) position of each item in its split.
+        seed: (B,) seed of each item in this epoch, see `core.random`.
+        target: (B,) classes or values, or (B, L) tags or characters padded with `IGNORE`.
+    """
+
+    index: Tensor
+    seed: Tensor
+    target: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self._each("to", device=device, non_blocking=non_blocking)
+
+    def pin_memory(self) -> Self:
+        return self._each("pin_memory")
+
+    def _each(self, method: str, **arguments: object) -> Self:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{k: getattr(v, method)(**arguments) for k, v in tensors.items() if isinstance(v, Tensor)}
+        )
+
+
+@dataclass(eq=False)
+class TextBatch(Batch):
+    """Token sequences.
+
+    Attributes:
+        ids: (B, T) token ids.
+        mask: (B, T) True = a real token.
+        segments: (B, T) 0 for the first sequence, 1 for the second.
+        dense: no padding anywhere in `mask`; known on the host, so that attention needs no mask.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    segments: Tensor | None = None
+    dense: bool = False
+
+
+@dataclass(eq=False)
+class ImageBatch(Batch):
+    """Images in [0, 1], before the encoder's own normalisation.
+
+    Attributes:
+        images: (B, 3, H, W) float.
+        views: V augmented versions, each (B, 3, H, W); empty when no method asked for views.
+    """
+
+    images: Tensor
+    views: tuple[Tensor, ...] = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        moved = super().to(device, non_blocking)
+        moved.views = tuple(v.to(device, non_blocking=non_blocking) for v in self.views)
+        return moved
+
+    def pin_memory(self) -> Self:
+        pinned = super().pin_memory()
+        pinned.views = tuple(v.pin_memory() for v in self.views)
+        return pinned
+
+    def view(self, *which: int) -> ImageBatch:
+        """Returns a batch whose images are the named views, stacked: (len(which)·B, 3, H, W)."""
+        n = len(which)
+        return ImageBatch(
+            self.index.repeat(n), self.seed.repeat(n), None, torch.cat([self.views[v] for v in which])
+        )
+
+
+@dataclass(eq=False)
+class SpeechBatch(Batch):
+    """Waveforms at 16 kHz.
+
+    Attributes:
+        wave: (B, N) float in [-1, 1], zero after each item's end.
+        lengths: (B,) samples of each item.
+        rate: samples a second.
+    """
+
+    wave: Tensor
+    lengths: Tensor
+    rate: int = 16000
+
+
+def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
+    """Returns (B, size) bool, True before each length."""
+    return torch.arange(size, device=lengths.device)[None] < lengths[:, None]

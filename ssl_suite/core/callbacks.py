@@ -1,0 +1,166 @@
+"""Callbacks every run has: throughput and MFU, a stop on a non-finite loss, and the encoder folder at the end."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
+
+from ssl_suite.core.data import run_seed
+from ssl_suite.core.encoder import batch_units
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.flops import peak_flops, step_flops
+from ssl_suite.core.folder import replacing, save_encoder
+from ssl_suite.core.hashing import config_hash
+
+if TYPE_CHECKING:
+    from ssl_suite.core.method import Method
+
+
+class Throughput(pl.Callback):
+    """Logs speed in the modality's own unit and the model FLOPs utilisation (PaLM, arXiv:2204.02311, appendix B).
+
+    Units are summed on the device and read only when a log is due; time spent in validation does not count.
+    """
+
+    def __init__(self) -> None:
+        self.unit = ""
+        self.total_units = 0.0
+        self.total_seconds = 0.0
+        self.flops: float | None = None
+        self._since = 0.0
+        self._units: Tensor | float = 0.0
+        self._steps = 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self.flops is None:
+            self.flops = step_flops(pl_module, batch) or 0.0
+        if not self._since:
+            self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        units, self.unit = batch_units(batch)
+        self._units = self._units + units
+        self._steps += 1
+        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:
+            self._close(pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._since and not trainer.sanity_checking:
+            self._close(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._since:
+            self._close(None)
+
+    def _close(self, module: Any) -> None:
+        seconds, units, steps = time.perf_counter() - self._since, float(self._units), self._steps
+        self._since, self._units, self._steps = 0.0, 0.0, 0
+        if not steps:
+            return
+        self.total_seconds += seconds
+        self.total_units += units
+        if module is not None:
+            module.log(f"train/{self.unit.replace('/', '_per_')}", units / seconds)
+            if self.flops and (peak := peak_flops(module.device)):
+                module.log("train/mfu", self.flops * steps / seconds / peak)
+
+    def summary(self, device: torch.device) -> dict[str, Any]:
+        """Figures of the whole run, for its provenance."""
+        seconds = max(self.total_seconds, 1e-9)
+        steps_flops = self.flops or 0.0
+        peak = peak_flops(device)
+        return {
+            "throughput": {"value": self.total_units / seconds, "unit": self.unit},
+            "seconds": self.total_seconds,
+            "step_flops": steps_flops or None,
+            "peak_flops": peak,
+        }
+
+
+class StopOnNonFinite(pl.Callback):
+    """Stops at a loss that is NaN or infinite and keeps the batch for inspection.
+
+    On a CPU every step is checked; on an accelerator each logged one, so that no step waits for the device.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = pl_module.device.type == "cpu" or trainer.global_step % max(1, trainer.log_every_n_steps) == 0
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if not due or loss is None or bool(torch.isfinite(loss)):
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        path = folder / f"non_finite_batch_rank{trainer.global_rank}.pt"
+        with replacing(path) as temporary:
+            torch.save({k: v for k, v in vars(batch).items() if v is not None}, temporary)
+        raise UserError(
+            f"The loss became {loss.item()} at step {trainer.global_step}; its batch is in {path}. "
+            "Lower the learning rate, clip gradients (--trainer.gradient_clip_val 1) or look at that batch."
+        )
+
+
+class WriteEncoder(pl.Callback):
+    """Writes the encoder folder when pretraining ends: `RUN/encoder`."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:
+        if trainer.fast_dev_run:
+            return
+        self.write(trainer, pl_module)
+
+    @rank_zero_only
+    def write(self, trainer: pl.Trainer, module: Method) -> None:
+        path = save_encoder(module.encoder, module.folder / "encoder", provenance(trainer, module))
+        rank_zero_info(f"Encoder written to {path}")
+
+
+def provenance(trainer: pl.Trainer, module: Method) -> dict[str, Any]:
+    """Where an encoder comes from: enough to make it again and to read its cost."""
+    speed = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
+    figures = speed.summary(module.device) if speed else {}
+    steps = trainer.global_step
+    flops, peak = figures.pop("step_flops", None), figures.pop("peak_flops", None)
+    rate = steps * flops / figures["seconds"] if flops and figures.get("seconds") else None
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    return {
+        "method": type(module).__name__,
+        "encoder": type(module.encoder).__name__,
+        "modality": module.encoder.modality,
+        "data": module.data.source_name,
+        "seed": run_seed(),
+        "steps": steps,
+        "parameters": module.encoder.num_parameters(),
+        "config_hash": config_hash(module.run_config or {"method": type(module).__name__, **module.encoder.config}),
+        "command": module.command,
+        "metrics": metrics,
+        "mfu": rate / peak if rate and peak else None,
+        "machine": machine(module.device),
+        "versions": versions(),
+        **figures,
+    }
+
+
+def machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("ssl_suite", "torch", "torchvision", "torchaudio", "pytorch-lightning", "timm", "lightly", "tokenizers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,304 @@
+"""DataModule: what every data module shares, whatever the modality: splits, loaders, seeds, targets, frozen features."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_suite.core.batch import Batch
+from ssl_suite.core.encoder import Encoded, Modality
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.features import Features, cached, compute, default_cache
+from ssl_suite.core.random import item_seed
+from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, plain_batches
+from ssl_suite.core.task import TargetKind
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a model asks of its data, once, before the first batch.
+
+    Attributes:
+        target: kind of target a task learns; None while pretraining.
+        labels: the labels a task already knows (from a checkpoint); None to take them from the training split.
+        views: name of the augmentation whose views a method contrasts.
+        tokenizer: of the encoder, where it brings one.
+        vocab_size: rows of a text encoder's embedding.
+        stride: input units per state, for targets along time.
+    """
+
+    target: TargetKind | None = None
+    labels: list[str] | None = None
+    views: str | None = None
+    tokenizer: Any = None
+    vocab_size: int | None = None
+    stride: int = 1
+
+
+class BadItem(UserError):
+    """One unreadable sample; skipped and counted if the user said `on_error: skip`."""
+
+
+def run_seed() -> int:
+    """The seed of this run: what `seed_everything` was given, else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+class ItemDataset(Dataset[Any]):
+    """Reads item `index` of a split with the randomness of (seed, epoch, index); None for a skipped bad one."""
+
+    def __init__(self, read: Callable[[int, int], Any], n: int, seed: int, skip: bool, skipped: Any) -> None:
+        self.read, self.n, self.seed, self.skip, self.skipped = read, n, seed, skip, skipped
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, key: Key) -> Any:
+        epoch, index = key
+        try:
+            return self.read(index, item_seed(self.seed, epoch, index))
+        except BadItem as error:
+            if not self.skip:
+                raise
+            with self.skipped.get_lock():
+                self.skipped.value += 1
+            rank_zero_warn(f"Skipped: {error}")
+            return None
+
+
+class Loader:
+    """A DataLoader that Lightning takes as it is: our samplers already know ranks, epochs and where to resume."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
+class Collate:
+    """Drops skipped items and refuses a batch with nothing left."""
+
+    def __init__(self, collate: Callable[[list[Any]], Batch]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> Batch:
+        kept = [item for item in items if item is not None]
+        if not kept:
+            raise UserError("Every sample of a batch was unreadable; check the folder or lower the number of bad files.")
+        return self.collate(kept)
+
+
+class DataModule(pl.LightningDataModule):
+    """Base of all data modules.
+
+    A subclass says how many items a split has, reads one, and collates; everything else is here.
+
+    Args:
+        batch_size: items a step and rank.
+        eval_batch_size: for validation, test and frozen features; default: `batch_size`.
+        num_workers: loader processes.
+        on_error: `raise` at the first unreadable sample, or `skip` and count it.
+        cache_features: keep frozen features on disk in the user's cache folder.
+    """
+
+    modality: Modality
+    labels: list[str]
+
+    def __init__(
+        self,
+        batch_size: int,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        on_error: Literal["raise", "skip"] = "raise",
+        cache_features: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {batch_size}.")
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.num_workers, self.on_error, self.cache_features = num_workers, on_error, cache_features
+        self.labels = []
+        self.request: Request | None = None
+        self.skipped = multiprocessing.Value("i", 0)
+        self._features: dict[str, Features] = {}
+        self._encode: tuple[Callable[[Batch], Encoded], str] | None = None
+
+    # What a subclass gives -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prepare(self, request: Request) -> None:
+        """Opens the source, checks it and resolves targets; called once by `serve`."""
+
+    @abstractmethod
+    def splits(self) -> Sequence[str]:
+        """The splits there are."""
+
+    @abstractmethod
+    def size(self, split: str) -> int:
+        """Number of items of a split."""
+
+    @abstractmethod
+    def read(self, split: str, index: int, seed: int) -> Any:
+        """Reads one item; raises BadItem naming file and row."""
+
+    @abstractmethod
+    def collate(self, items: list[Any]) -> Batch:
+        """Makes the batch."""
+
+    def finish(self, batch: Any) -> Any:
+        """What is cheaper on the device, once the batch is there: decoding to float, augmentation."""
+        return batch
+
+    @abstractmethod
+    def fingerprint(self, split: str) -> str:
+        """Names a split's data and every option that changes what an encoder sees; keys the feature cache."""
+
+    def ids(self, split: str) -> list[str]:
+        """A name for each item of a split."""
+        return [str(i) for i in range(self.size(split))]
+
+    def lengths(self, split: str) -> Sequence[float] | None:
+        """Length of each item where batches should hold similar lengths; None where all are equal."""
+        return None
+
+    def train_batches(self, epoch: int) -> list[list[int]]:
+        """All training batches of an epoch, over all ranks."""
+        return plain_batches(self.size("train"), self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
+
+    # What every data module does -------------------------------------------------------------------------------
+
+    def serve(self, request: Request) -> None:
+        """Called by a model's `setup`: tells the data what is wanted. The same request again changes nothing."""
+        if request != self.request:
+            self._features.clear()
+            self.prepare(request)
+            self.request = request
+            for split in self.splits():
+                if self.size(split) == 0:
+                    raise UserError(f"{self.source_name}: split {split!r} is empty.")
+
+    @property
+    def source_name(self) -> str:
+        return str(getattr(self, "source", type(self).__name__))
+
+    @property
+    def _pretraining(self) -> bool:
+        return self.request is None or self.request.target is None
+
+    def use_features(self, encode: Callable[[Batch], Encoded], key: str) -> None:
+        """Serves `encode`'s result instead of raw inputs from now on; computed once a split."""
+        self._encode = (encode, key)
+
+    def has(self, split: str) -> bool:
+        return split in self.splits()
+
+    def dataset(self, split: str) -> Dataset[Any]:
+        def read(index: int, seed: int) -> Any:
+            return self.read(split, index, seed)
+
+        return ItemDataset(read, self.size(split), run_seed(), self.on_error == "skip", self.skipped)
+
+    def features(self, split: str) -> Features:
+        """The frozen features of a split with its targets."""
+        if split not in self._features:
+            assert self._encode is not None
+            encode, key = self._encode
+            full_key = f"{key}|{self.fingerprint(split)}|{split}"
+            folder = default_cache() / "features" if self.cache_features else None
+            stored = cached(full_key, lambda: compute(self._raw_loader(split), encode), folder)
+            targets = [self.target(split, i) for i in stored["index"].tolist()]
+            self._features[split] = Features(**stored, targets=targets)
+        return self._features[split]
+
+    def target(self, split: str, index: int) -> torch.Tensor:
+        """The target of one item, without reading its input."""
+        raise UserError(f"{type(self).__name__} has no targets.")
+
+    def train_dataloader(self) -> Loader:
+        self._expect("train")
+        features = self.features("train") if self._encode else None
+
+        def batches(epoch: int) -> list[list[int]]:
+            if features is None:
+                return self.train_batches(epoch)
+            return plain_batches(len(features), self.batch_size, run_seed(), epoch, drop_last=False)
+
+        world = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        sampler = EpochSampler(batches, self._position, rank, world, self._limit(len(batches(0)) // world))
+        return self._loader(sampler, features if features is not None else self.dataset("train"), features is not None)
+
+    def val_dataloader(self) -> Loader | list[Any]:
+        return self.eval_dataloader("validation") if self.has("validation") else []
+
+    def test_dataloader(self) -> Loader:
+        return self.eval_dataloader("test")
+
+    def predict_dataloader(self) -> Loader:
+        return self.eval_dataloader("test" if self.has("test") else "train")
+
+    def eval_dataloader(self, split: str) -> Loader:
+        """Every item of a split once, unshuffled and un-augmented, from cached features where those are in use."""
+        self._expect(split)
+        if self._encode is None:
+            return self._raw_loader(split)
+        features = self.features(split)
+        return self._loader(EvalSampler(len(features), self.eval_batch_size), features, True)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.finish(batch)
+
+    def _raw_loader(self, split: str) -> Loader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self._encode is not None:  # each rank keeps all features
+            rank, world = 0, 1
+        sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), rank, world)
+        return self._loader(sampler, self.dataset(split), False)
+
+    def _loader(self, sampler: Any, dataset: Dataset[Any], ready: bool) -> Loader:
+        workers = 0 if ready else self.num_workers
+        loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=_identity if ready else Collate(self.collate),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # workers take no number from the run's own stream
+        )
+        return Loader(loader)
+
+    def _position(self) -> int:
+        """Training batches this run has finished, over all epochs; survives in checkpoints with Lightning's progress."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed if self.trainer else 0
+
+    def _limit(self, batches: int) -> int | None:
+        limit = self.trainer.limit_train_batches if self.trainer else 1.0
+        return limit if isinstance(limit, int) else max(1, int(batches * (limit or 1.0)))
+
+    def _expect(self, split: str) -> None:
+        if not self.has(split):
+            raise UserError(f"{self.source_name} has no {split} split; it has: {', '.join(self.splits())}.")
+
+    def teardown(self, stage: str) -> None:
+        if self.skipped.value:
+            rank_zero_warn(f"{self.source_name}: {self.skipped.value} unreadable samples were skipped.")
+
+
+def _identity(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,118 @@
+"""Encoder: batch → Encoded. Knows its modality and width; knows nothing about training."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_suite.core.batch import Batch
+from ssl_suite.core.errors import UserError, nearest
+
+Modality = Literal["text", "image", "speech"]
+
+
+@dataclass(eq=False)
+class Encoded:
+    """What an encoder returns.
+
+    Attributes:
+        states: `num_states` tensors (B, T, D); the last is the output, the first the input embedding.
+        mask: (B, T) True = real.
+        pooled: (B, D), the encoder's own summary of the sequence.
+    """
+
+    states: tuple[Tensor, ...]
+    mask: Tensor
+    pooled: Tensor
+
+
+class Encoder(nn.Module):
+    """Base of all encoders.
+
+    A subclass takes plain values (numbers, strings, lists) in its constructor: they are kept in `config`, written to
+    `config.json` beside the weights, and are all that is needed to build it again.
+
+    Attributes:
+        modality: which batch it reads.
+        dim: D, the width of every state.
+        num_states: how many states `forward` returns.
+        stride: input units per state along T (samples for speech, pixels for images, tokens for text).
+        tokenizer: for text, the tokenizer its ids come from.
+        baseline: of a simple baseline, its name in results; empty for encoders that learn.
+    """
+
+    registry: ClassVar[dict[str, type[Encoder]]] = {}
+
+    modality: Modality
+    dim: int
+    num_states: int
+    stride: int = 1
+    tokenizer: Any = None
+    baseline: ClassVar[str] = ""
+    config: dict[str, Any]
+    _required: ClassVar = ("modality", "dim", "num_states")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not inspect.isabstract(cls):
+            Encoder.registry[cls.__name__] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Encoder:
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        arguments.pop("self")
+        object.__setattr__(self, "config", {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()})
+        return self
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Encoded:
+        """Encodes a batch of this encoder's modality."""
+
+    def check(self) -> None:
+        """Raises UserError naming every member of the contract that is missing."""
+        missing = [name for name in self._required if getattr(self, name, None) is None]
+        if missing:
+            raise UserError(f"Encoder {type(self).__name__} does not set {', '.join(missing)}.")
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters from the input upwards, one list a layer, for layer-wise learning rates; default: one layer."""
+        return [list(self.parameters())]
+
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+def encoder_class(name: str) -> type[Encoder]:
+    """Looks a class up by name among the registered encoders; a file can name nothing else."""
+    if name not in Encoder.registry:
+        raise UserError(f"{name!r} is not an encoder class known here.{nearest(name, Encoder.registry)}")
+    return Encoder.registry[name]
+
+
+def expect(encoder: Encoder, modality: Modality, asker: str) -> None:
+    """Raises UserError unless `encoder` reads `modality`."""
+    if encoder.modality != modality:
+        raise UserError(f"{asker} needs a {modality} encoder; {type(encoder).__name__} reads {encoder.modality}.")
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of (B, T, D) over the True positions of (B, T); zeros where none is."""
+    weight = mask.unsqueeze(-1).to(values.dtype)
+    return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def batch_units(batch: Batch) -> tuple[Tensor | float, str]:
+    """Returns how much a batch holds in its modality's own unit, without waiting for the device."""
+    mask = getattr(batch, "mask", None)
+    if mask is not None:
+        return mask.sum(), "tokens/s"
+    if isinstance(lengths := getattr(batch, "lengths", None), torch.Tensor):
+        return lengths.sum() / batch.rate, "audio-s/s"  # type: ignore[attr-defined]
+    return float(len(batch)), "images/s"

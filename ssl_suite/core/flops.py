@@ -1,0 +1,50 @@
+"""FLOPs of a training step and of the machine, for the model FLOPs utilisation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12, "T4": 65e12}
+"""Dense bf16/fp16 FLOP/s by the makers' data sheets."""
+
+
+def step_flops(module: Any, batch: Any) -> float | None:
+    """FLOPs of one step of `module` on this batch: forward counted, backward taken as twice that.
+
+    Runs the step once without gradient and puts buffers (running statistics, queues) back, so training is unchanged.
+    Only methods are counted (`step`); None where the kernels are not known to torch's counter.
+    """
+    if not hasattr(module, "step"):
+        return None
+    kept = {name: b.clone() for name, b in module.named_buffers()}
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), contextlib.suppress(NotImplementedError), module.trainer.precision_plugin.forward_context():
+        with counter:
+            module.step(batch)
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            buffer.copy_(kept[name])
+    return 3.0 * counter.get_total_flops() or None
+
+
+@functools.cache
+def peak_flops(device: torch.device) -> float | None:
+    """Peak FLOP/s: the data sheet's for a known GPU, for a CPU the best of a few fp32 matrix products."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return next((peak for key, peak in PEAK.items() if key in name), None)
+    if device.type != "cpu":
+        return None
+    n, best = 1024, float("inf")
+    a, b = torch.ones(n, n), torch.ones(n, n)
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best

@@ -1,0 +1,170 @@
+"""Encoder folders: config.json + model.safetensors (+ tokenizer.json) + provenance.json. Nothing in them is executed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ssl_suite.core.encoder import Encoder, encoder_class
+from ssl_suite.core.errors import UserError, nearest
+
+CONFIG, WEIGHTS, TOKENIZER, PROVENANCE = "config.json", "model.safetensors", "tokenizer.json", "provenance.json"
+
+schemes: dict[str, Callable[[str], Encoder]] = {}
+"""`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`); filled by ssl_suite.encoders."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary neighbour of `path` that takes its name only if the block succeeds.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written; nothing stays behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex[:8]
+    new, old = path.with_name(f".{path.name}.{mark}.new"), path.with_name(f".{path.name}.{mark}.old")
+    try:
+        yield new
+        if path.is_dir():
+            path.rename(old)
+        new.replace(path)
+    except OSError as error:
+        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise UserError(f"Could not write {path}: {why}. Nothing was left half-written.") from error
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_encoder(encoder: Encoder, folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
+    """Writes an encoder folder, whole or not at all.
+
+    Args:
+        encoder: any registered encoder; its weights are stored once each, tied ones too.
+        folder: replaced if it exists.
+        provenance: where the weights come from: method, data, seed, steps, versions, metrics.
+    """
+    folder = Path(folder)
+    config = {"class": type(encoder).__name__, "arguments": encoder.config}
+    seen: set[int] = set()
+    weights = {}
+    for name, tensor in encoder.state_dict().items():
+        if tensor.data_ptr() not in seen or not tensor.numel():
+            weights[name] = tensor.detach().cpu().contiguous()
+        seen.add(tensor.data_ptr())
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        try:
+            save_file(weights, str(temporary / WEIGHTS))
+        except SafetensorError as error:
+            full = "space" in str(error).lower()
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+        if encoder.tokenizer is not None:
+            encoder.tokenizer.save(str(temporary / TOKENIZER))
+        (temporary / PROVENANCE).write_text(json.dumps(provenance or {}, indent=1), encoding="utf-8")
+    return folder
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Reads a JSON object or says in one sentence why it cannot."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not {what}: it has no {path.name}.") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); write {what} again or take another.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object.")
+    return value
+
+
+def build_encoder(folder: Path) -> Encoder:
+    """Makes the encoder that `config.json` describes, with new random weights and its tokenizer."""
+    config = read_json(folder / CONFIG, "an encoder folder")
+    cls = encoder_class(str(config.get("class")))
+    try:
+        encoder = cls(**config.get("arguments", {}))
+    except TypeError as error:
+        raise UserError(f"{folder / CONFIG} does not fit {cls.__name__}: {error}.") from None
+    if (folder / TOKENIZER).exists():
+        from tokenizers import Tokenizer
+
+        try:
+            encoder.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # the library raises bare Exceptions
+            raise UserError(f"{folder / TOKENIZER} is damaged ({error}).") from None
+    return encoder
+
+
+def load_weights(encoder: Encoder, folder: Path) -> None:
+    """Copies the folder's weights in, strictly: every name must match."""
+    path = folder / WEIGHTS
+    try:
+        weights = load_file(str(path))
+    except (FileNotFoundError, SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}); copy the encoder folder again.") from None
+    own = encoder.state_dict()
+    first = {}
+    for name, tensor in own.items():
+        first.setdefault(tensor.data_ptr(), name)
+    tied = {name for name, tensor in own.items() if tensor.numel() and first[tensor.data_ptr()] != name}
+    missing, unexpected = sorted(set(own) - set(weights) - tied), sorted(set(weights) - set(own))
+    shapes = [n for n in weights if n in own and weights[n].shape != own[n].shape]
+    if missing or unexpected or shapes:
+        raise UserError(
+            f"{path} does not fit {type(encoder).__name__}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
+            f"other shape {shapes[:5]} ({len(missing)}, {len(unexpected)} and {len(shapes)} in all)."
+        )
+    encoder.load_state_dict(weights, strict=False)
+
+
+def load_encoder(source: str | Path | Encoder) -> Encoder:
+    """Gives an encoder: a folder of ours, `random:FOLDER` (the same, untrained) or a URI such as `timm:resnet50`."""
+    if isinstance(source, Encoder):
+        source.check()
+        return source
+    text = str(source)
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme == "random":
+        return build_encoder(Path(rest))
+    if colon and scheme in schemes:
+        return schemes[scheme](rest)
+    folder = Path(text)
+    if not folder.is_dir():
+        known = ["random", *schemes]
+        hint = nearest(text, Encoder.registry) if "/" not in text else ""
+        raise UserError(
+            f"No encoder folder {text!r}, and it is no encoder class and no URI ({', '.join(k + ':' for k in known)}).{hint}"
+        )
+    encoder = build_encoder(folder)
+    load_weights(encoder, folder)
+    encoder.check()
+    return encoder
+
+
+def fingerprint(encoder: Encoder) -> str:
+    """Hash of configuration and weights: equal for encoders that compute the same thing."""
+    digest = hashlib.sha256(json.dumps([type(encoder).__name__, encoder.config], sort_keys=True).encode())
+    for name, tensor in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    if encoder.tokenizer is not None:
+        digest.update(encoder.tokenizer.to_str().encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""Method: a LightningModule that pretrains an encoder. A subclass is its paper: `step`, and little else."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ssl_suite.core.batch import Batch
+from ssl_suite.core.collapse import collapse_signs
+from ssl_suite.core.data import Request
+from ssl_suite.core.ema import cosine_momentum, update_teacher
+from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.module import TrainModule, detached
+from ssl_suite.core.optim import Optim
+
+
+@dataclass(eq=False)
+class StepOutput:
+    """What a step returns; the base class does the rest.
+
+    Attributes:
+        loss: scalar, differentiated.
+        logs: more scalars to log under `train/` or `val/`.
+        features: (N, D) of the encoder, for the collapse signs and the online probe.
+        weight: what the loss is a mean over (tokens, frames); validation loss is Σ weight·loss / Σ weight.
+    """
+
+    loss: Tensor
+    logs: dict[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
+    weight: Tensor | float | None = None
+
+
+class Method(TrainModule):
+    """Base of all pretraining methods.
+
+    The base owns logging, parameter groups, optimizer and schedule, the teacher's moving average, collapse signs,
+    throughput and writing the encoder folder. A method overrides `step`, and where it must one more hook.
+
+    Args:
+        encoder: an encoder, or where to start from: an encoder folder or URI.
+        optim: how weights are updated.
+    """
+
+    views: ClassVar[str | None] = None
+    """Name of the augmentation whose views the data module shall make."""
+
+    momentum: tuple[float, float] = (0.996, 1.0)
+    """Of the teacher, at the first and the last step."""
+
+    def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
+        super().__init__(optim)
+        self.encoder = load_encoder(encoder)
+
+    @abstractmethod
+    def step(self, batch: Any) -> StepOutput:
+        """Computes the loss of a batch; pure: no trainer, no logging."""
+
+    def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(online, teacher) pairs; each teacher follows its online module after every optimizer step."""
+        return []
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        encoder = self.encoder
+        vocab = encoder.config.get("vocab_size")
+        self.data.serve(Request(views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab))
+        if encoder.modality == "text":
+            encoder.tokenizer = self.data.tokenizer
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        out = self.step(batch)
+        values = {"loss": out.loss, **out.logs}
+        if self.logging_now and out.features is not None:
+            values |= collapse_signs(out.features)
+        self.log_scalars("train", detached(values), batch, bar=("loss",))
+        return out.loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        out = self.step(batch)
+        weight = len(batch) if out.weight is None else float(out.weight)
+        for name, value in {"loss": out.loss, **out.logs}.items():
+            self.log(f"val/{name}", value, batch_size=max(1, int(weight)), prog_bar=name == "loss", sync_dist=True)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Steps, then moves the teachers: once an optimizer step, from the new weights."""
+        step = self.trainer.global_step
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        momentum = cosine_momentum(step, int(self.trainer.estimated_stepping_batches), *self.momentum)
+        for online, teacher in self.teacher_pairs():
+            update_teacher(online, teacher, momentum)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        from ssl_suite.core.callbacks import WriteEncoder
+
+        return [*super().configure_callbacks(), WriteEncoder()]
+
+    @torch.no_grad()
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """(B, D) embeddings."""
+        return self.encoder(batch).pooled
+
+    @property
+    def folder(self) -> Path:
+        """Where this run writes: the logger's folder, else the trainer's root."""
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)

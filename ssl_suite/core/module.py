@@ -1,0 +1,92 @@
+"""TrainModule: what pretraining and fine-tuning share: seeds, optimizer, schedule, logging, default callbacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from ssl_suite.core.batch import Batch
+from ssl_suite.core.data import DataModule, run_seed
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
+from ssl_suite.core.random import item_seed, seed_all
+
+
+class TrainModule(pl.LightningModule):
+    """Base of `Method` and `Finetune`.
+
+    Args:
+        optim: how weights are updated.
+
+    Attributes:
+        command: the command line this run was started with, for its provenance.
+        run_config: the whole resolved configuration, for its provenance.
+    """
+
+    command: str = ""
+    run_config: dict[str, Any] | None = None
+
+    def __init__(self, optim: Optim) -> None:
+        super().__init__()
+        self.optim = optim
+
+    @property
+    def data(self) -> DataModule:
+        """The data module of this run."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, DataModule):
+            raise UserError(f"{type(self).__name__} is trained on a ssl_suite DataModule: pass datamodule=Images(...).")
+        return data
+
+    def setup(self, stage: str) -> None:
+        if self.data.modality != self.encoder.modality:
+            raise UserError(
+                f"{type(self).__name__} got a {self.encoder.modality} encoder and {self.data.modality} data "
+                f"({type(self.data).__name__}); give both of one modality."
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        raise NotImplementedError("Method and Finetune say what a step is")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters, each with its weight decay and, where wanted, `lr_factor` and `constant_lr`."""
+        return parameter_groups(self, self.optim.weight_decay)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups = self.parameter_groups()
+        check_cover(self, groups)
+        trainer = self.trainer
+        global_batch = self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        optimizer = build_optimizer(self.optim, groups, self.optim.scaled_lr(global_batch))
+        total = int(trainer.estimated_stepping_batches)
+        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        schedule = build_schedule(self.optim, optimizer, total, per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        from ssl_suite.core.callbacks import StopOnNonFinite, Throughput
+
+        return [StopOnNonFinite(), Throughput()]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Makes dropout and every other draw of this step a function of (seed, rank, step), so that resuming is exact."""
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        seed_all(item_seed(run_seed(), self.global_rank, done))
+
+    @property
+    def logging_now(self) -> bool:
+        """Whether this step's figures are written; costly ones are computed only then."""
+        return (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0
+
+    def log_scalars(self, prefix: str, values: dict[str, Tensor | float], batch: Batch, bar: tuple[str, ...] = ()) -> None:
+        """Logs each value once under `prefix/name`; waits for no device."""
+        for name, value in values.items():
+            self.log(f"{prefix}/{name}", value, batch_size=len(batch), prog_bar=name in bar, sync_dist=prefix != "train")
+
+
+def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in values.items()}

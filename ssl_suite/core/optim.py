@@ -1,0 +1,109 @@
+"""Optimizers, learning-rate scaling and schedules: decided here once, for every method and for fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ssl_suite.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How weights are updated.
+
+    Args:
+        name: adamw (bias-corrected, decoupled decay), adam, sgd (Nesterov momentum) or lars.
+        lr: learning rate, before `lr_scale`.
+        lr_scale: none; linear: lr · B/256; sqrt: lr · √B. B is the global batch: ranks × accumulation × batch size.
+        weight_decay: for weights only; biases, norms and other vectors are left out (of LARS adaptation too).
+        momentum: of sgd and lars.
+        betas: of Adam.
+        eps: of Adam.
+        schedule: cosine or linear decay to `final_lr`, or constant, after the warm-up.
+        warmup_epochs: linear warm-up, in epochs (a fraction is fine).
+        warmup_steps: linear warm-up, in optimizer steps; used when `warmup_epochs` is 0.
+        warmup_ratio: linear warm-up, as a share of all steps; used when both others are 0.
+        final_lr: the last learning rate as a share of the first.
+        layer_decay: fine-tuning only: the learning rate falls by this factor a layer towards the input.
+    """
+
+    name: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
+    lr: float = 1e-3
+    lr_scale: Literal["none", "linear", "sqrt"] = "none"
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_epochs: float = 0.0
+    warmup_steps: int = 0
+    warmup_ratio: float = 0.0
+    final_lr: float = 0.0
+    layer_decay: float = 1.0
+
+    def scaled_lr(self, global_batch: int) -> float:
+        return self.lr * {"none": 1.0, "linear": global_batch / 256, "sqrt": math.sqrt(global_batch)}[self.lr_scale]
+
+    def warmup(self, total_steps: int, steps_per_epoch: float) -> int:
+        """Warm-up in optimizer steps."""
+        if self.warmup_epochs:
+            return round(self.warmup_epochs * steps_per_epoch)
+        return self.warmup_steps or round(self.warmup_ratio * total_steps)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Splits trainable parameters into decayed matrices and undecayed vectors (biases, norms, scales)."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in trainable if p.ndim > 1], [p for p in trainable if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def check_cover(module: nn.Module, groups: Iterable[dict[str, Any]]) -> None:
+    """Raises UserError unless the groups hold every trainable parameter exactly once."""
+    held = [id(p) for group in groups for p in group["params"]]
+    names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
+    lost = [name for key, name in names.items() if key not in held]
+    if lost or len(held) != len(set(held)) or set(held) - set(names):
+        raise UserError(f"The parameter groups must hold each trainable parameter once; left out: {lost[:5]}.")
+
+
+def build_optimizer(optim: Optim, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    """Makes the optimizer over `groups`; a group's own `lr_factor` multiplies `lr`."""
+    groups = [{**g, "lr": lr * g.get("lr_factor", 1.0)} for g in groups if g["params"]]
+    if optim.name in ("adamw", "adam"):
+        adam = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+        return adam(groups, lr=lr, betas=optim.betas, eps=optim.eps, fused=True)
+    if optim.name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
+    from lightly.utils.lars import LARS
+
+    return LARS(groups, lr=lr, momentum=optim.momentum)
+
+
+def lr_factor(optim: Optim, total_steps: int, steps_per_epoch: float) -> Callable[[int], float]:
+    """Returns step → factor of the base learning rate."""
+    warmup = optim.warmup(total_steps, steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        shape = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[optim.schedule]
+        return optim.final_lr + (1 - optim.final_lr) * shape
+
+    return factor
+
+
+def build_schedule(
+    optim: Optim, optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: float
+) -> LambdaLR:
+    """One factor for all groups, except those that ask for a constant rate (`constant_lr`, SimSiam's predictor)."""
+    factor = lr_factor(optim, total_steps, steps_per_epoch)
+    return LambdaLR(optimizer, [(lambda _: 1.0) if g.get("constant_lr") else factor for g in optimizer.param_groups])

@@ -1,0 +1,52 @@
+"""Randomness as a function of (seed, epoch, item): the same for any worker count, batch order, rank or resume."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The 32-bit finaliser `lowbias32` of C. Wellons, on int64 tensors that hold unsigned 32-bit values."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & _MASK
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & _MASK
+    return x ^ (x >> 16)
+
+
+def item_seed(seed: int, epoch: int, index: int) -> int:
+    """Returns the 32-bit seed of item `index` in `epoch` of a run with `seed`."""
+    state = torch.tensor(seed & _MASK)
+    for part in (epoch, index):
+        state = _mix((state * 0x9E3779B1 + part + 0x85EBCA6B) & _MASK)
+    return int(state)
+
+
+def uniform(seeds: Tensor, n: int, stream: int = 0) -> Tensor:
+    """Draws uniform numbers in [0, 1), a row for each item, without any generator state.
+
+    Args:
+        seeds: (B,) int64, from `item_seed`.
+        n: numbers per item.
+        stream: a different number gives independent draws for another purpose.
+
+    Returns:
+        (B, n) float32; row b depends on `seeds[b]`, `stream` and the column only.
+    """
+    columns = torch.arange(n, device=seeds.device, dtype=torch.int64)
+    keys = _mix((seeds.long() + stream * 0x9E3779B1) & _MASK)[:, None]
+    bits = _mix((_mix((columns * 0x9E3779B1 + 1) & _MASK)[None] + keys) & _MASK)
+    return (bits >> 8).float() * 2.0**-24
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the global generators of Python, numpy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed & _MASK)
+    torch.manual_seed(seed)

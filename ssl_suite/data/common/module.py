@@ -1,0 +1,90 @@
+"""SourceData: a data module over a source with an input column and, where a task asks, a target column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from ssl_suite.core.data import DataModule, Request, run_seed
+from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.source import FolderReader, Rows, hold_out, open_source
+from ssl_suite.data.common.targets import Targets, few
+
+
+class SourceData(DataModule):
+    """Base of Images, Text and Speech.
+
+    Args:
+        source: see `open_source`.
+        target: column of the target, for tasks.
+        where: keep only the rows whose column has this value: `{language: en}`.
+        labels: number of labelled training rows to use, drawn evenly over the classes with the run's seed; None for all.
+        options: of the base class.
+    """
+
+    input_column: ClassVar[str]
+
+    def __init__(
+        self, source: str, target: str, where: dict[str, str] | None, labels: int | None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.source, self.target_column, self.where, self.label_budget = source, target, where or {}, labels
+        self._opened: dict[str, Rows] = {}
+        self.targets: Targets | None = None
+
+    def folder_reader(self) -> FolderReader | None:
+        """How to list a folder of media files."""
+        return None
+
+    def prepare(self, request: Request) -> None:
+        if not self._opened:
+            opened = open_source(self.source, self.folder_reader(), self.input_column)
+            self._opened = hold_out({s: self._filter(rows) for s, rows in opened.items()})
+            for rows in self._opened.values():
+                if self.input_column not in rows.columns:
+                    raise UserError(f"{rows.name} has no column {self.input_column!r}; it has {', '.join(rows.columns)}.")
+        self.rows = dict(self._opened)
+        if request.target:
+            targets = Targets(self.rows, self.target_column, request.target, request.labels)
+            self.labels = targets.labels
+            if self.label_budget is not None:
+                self._keep_few(targets, request)
+                targets = Targets(self.rows, self.target_column, request.target, self.labels)
+            self.targets = targets
+
+    def _filter(self, rows: Rows) -> Rows:
+        for column, wanted in self.where.items():
+            names, values = rows.label_names(column), rows.column(column)
+            keep = [i for i, v in enumerate(values) if (names[v] if names else str(v)) == str(wanted)]
+            if not keep:
+                there = sorted({names[v] if names else str(v) for v in values})[:10]
+                raise UserError(f"{rows.name}: no row has {column} = {wanted}; there is {', '.join(there)}.")
+            rows = rows.take(keep)
+        return rows
+
+    def _keep_few(self, targets: Targets, request: Request) -> None:
+        assert self.label_budget is not None
+        values = targets.values["train"]
+        if self.label_budget > len(values):
+            raise UserError(f"labels: {self.label_budget} asked, {self.rows['train'].name} has {len(values)} rows.")
+        classes = values if request.target == "class" else [0] * len(values)
+        self.rows["train"] = self.rows["train"].take(few(classes, self.label_budget, run_seed()))
+
+    def splits(self) -> Sequence[str]:
+        return list(self.rows)
+
+    def size(self, split: str) -> int:
+        return len(self.rows[split])
+
+    def ids(self, split: str) -> list[str]:
+        rows = self.rows[split]
+        return [str(v) for v in rows.column("id")] if "id" in rows.columns else super().ids(split)
+
+    def target(self, split: str, index: int) -> torch.Tensor:
+        assert self.targets is not None
+        return self.targets[split, index]
+
+    def fingerprint(self, split: str) -> str:
+        return f"{type(self).__name__}|{self.rows[split].fingerprint}"

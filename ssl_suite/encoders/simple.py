@@ -1,0 +1,65 @@
+"""What a learned encoder must beat: raw pixels, a bag of words, mean log-mel frames."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from ssl_suite.core.batch import ImageBatch, SpeechBatch
+from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
+from ssl_suite.encoders.speech import LogMel
+from ssl_suite.encoders.text import TextEncoder
+
+
+class RawPixels(Encoder):
+    """Pixels as features, after averaging down to `size` × `size`.
+
+    Args:
+        size: side of the image that is read out.
+    """
+
+    modality = "image"
+    baseline = "raw pixels"
+
+    def __init__(self, size: int = 28) -> None:
+        super().__init__()
+        self.dim, self.num_states, self.size = 3 * size * size, 1, size
+
+    def forward(self, batch: ImageBatch) -> Encoded:
+        pixels = F.adaptive_avg_pool2d(batch.images, self.size).flatten(1)
+        return Encoded((pixels[:, None],), torch.ones(len(pixels), 1, dtype=torch.bool, device=pixels.device), pixels)
+
+
+class Fbank(Encoder):
+    """Normalised log-mel frames, SUPERB's FBANK row; pooled: the mean raw log-mel frame.
+
+    Args:
+        mels: number of channels.
+    """
+
+    modality = "speech"
+    baseline = "log-mel"
+
+    def __init__(self, mels: int = 80) -> None:
+        super().__init__()
+        self.frontend = LogMel(mels)
+        self.dim, self.num_states, self.stride = mels, 1, self.frontend.stride
+
+    def forward(self, batch: SpeechBatch) -> Encoded:
+        frames, mask = self.frontend(batch)
+        energies = (self.frontend.mel(batch.wave) + 1e-6).log().transpose(1, 2)
+        return Encoded((frames,), mask, masked_mean(energies, mask))
+
+
+class BagOfWords(TextEncoder):
+    """Word vectors without any context, to be trained with the task (fastText, arXiv:1607.01759).
+
+    Args:
+        vocab_size: rows of the embedding.
+        dim: width.
+    """
+
+    baseline = "bag of words"
+
+    def __init__(self, vocab_size: int = 8192, dim: int = 64) -> None:
+        super().__init__(vocab_size, dim, layers=0, heads=1, positions="none", dropout=0.0)

@@ -1,0 +1,187 @@
+"""SpeechEncoder: a log-mel or waveform front end under a recurrent or transformer trunk."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.transforms import MelSpectrogram
+
+from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
+from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
+from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.transformer import Transformer, TrunkConfig
+
+RATE, WINDOW, HOP = 16000, 400, 160
+"""25 ms windows every 10 ms, as all log-mel upstreams of SUPERB."""
+
+
+def normalize_frames(x: Tensor, mask: Tensor) -> Tensor:
+    """Per utterance and channel: mean 0, variance 1 over the real frames (CMVN); zeros in the padding."""
+    weight = mask[..., None].to(x.dtype)
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * weight).sum(1, keepdim=True) / count
+    variance = ((x - mean).square() * weight).sum(1, keepdim=True) / count
+    return (x - mean) / (variance + 1e-5).sqrt() * weight
+
+
+class LogMel(nn.Module):
+    """Waveform → (B, T, mels) log-mel frames, normalised per utterance.
+
+    Args:
+        mels: number of channels.
+    """
+
+    stride = HOP
+
+    def __init__(self, mels: int = 80) -> None:
+        super().__init__()
+        self.dim = mels
+        self.mel = MelSpectrogram(RATE, n_fft=WINDOW, hop_length=HOP, n_mels=mels, center=True, pad_mode="constant")
+        for name, buffer in self.mel.named_buffers():  # constants: not part of the weights
+            module, _, key = name.rpartition(".")
+            self.mel.get_submodule(module).register_buffer(key, buffer, persistent=False)
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Samples → frames that see only real samples and zeros."""
+        return lengths // HOP + 1
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        with torch.autocast(batch.wave.device.type, enabled=False):
+            logmel = (self.mel(batch.wave.float()) + 1e-6).log().transpose(1, 2)
+        mask = lengths_to_mask(self.frames(batch.lengths), logmel.shape[1])
+        return normalize_frames(logmel, mask), mask
+
+
+class Waveform(nn.Module):
+    """The strided convolutions of wav2vec 2.0 (arXiv:2006.11477): 320 samples a state, layer norm after each.
+
+    Layer norm over channels, rather than base's group norm over time, does not see the padding.
+
+    Args:
+        channels: of every convolution; 512 in the paper.
+    """
+
+    kernels, strides = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
+    stride = 320
+
+    def __init__(self, channels: int = 512) -> None:
+        super().__init__()
+        self.dim = channels
+        widths = [1] + [channels] * len(self.kernels)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(i, o, k, s, bias=False)
+            for i, o, k, s in zip(widths, widths[1:], self.kernels, self.strides, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in self.kernels)
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        for k, s in zip(self.kernels, self.strides, strict=True):
+            lengths = ((lengths - k) // s + 1).clamp(min=0)
+        return lengths.clamp(min=1)
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        x = F.pad(batch.wave, (0, max(0, WINDOW - batch.wave.shape[1])))[:, None]
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.gelu(norm(convolution(x).transpose(1, 2)).transpose(1, 2))
+        return x.transpose(1, 2), lengths_to_mask(self.frames(batch.lengths), x.shape[2])
+
+
+class ResidualGRU(nn.Module):
+    """Unidirectional GRU layers with residual connections (APC, arXiv:1904.03240); causal by construction.
+
+    Args:
+        input_dim: of the front end.
+        dim: of every layer.
+        layers: number of GRUs.
+        dropout: on each layer's output.
+    """
+
+    def __init__(self, input_dim: int, dim: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [input_dim] + [dim] * (layers - 1)
+        self.grus = nn.ModuleList(nn.GRU(size, dim, batch_first=True) for size in sizes)
+        self.project = nn.Linear(input_dim, dim) if input_dim != dim else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """(B, T, input_dim) → layers + 1 states (B, T, dim); the first is the projected input."""
+        states = [self.project(x)]
+        for i, gru in enumerate(self.grus):
+            y = self.dropout(gru(x)[0])
+            x = y if i == 0 and x.shape[-1] != y.shape[-1] else x + y
+            states.append(x)
+        return tuple(states)
+
+
+class ConvPositions(nn.Module):
+    """Relative positions by a grouped convolution over time (wav2vec 2.0); padding stays zero."""
+
+    def __init__(self, dim: int, kernel: int = 65, groups: int = 16) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x * mask[..., None]
+        return x + F.gelu(self.convolution(x.transpose(1, 2)).transpose(1, 2))
+
+
+class SpeechEncoder(Encoder):
+    """Speech to states.
+
+    Args:
+        frontend: logmel (10 ms) or waveform (20 ms).
+        mels: channels of the log-mel front end.
+        channels: of the waveform front end's convolutions.
+        trunk: gru (unidirectional, residual) or transformer.
+        dim: width.
+        layers: of the trunk.
+        heads: attention heads of a transformer.
+        causal: a transformer that sees the past only (a gru always does).
+        dropout: in the trunk.
+    """
+
+    modality = "speech"
+
+    def __init__(
+        self,
+        frontend: Literal["logmel", "waveform"] = "logmel",
+        mels: int = 80,
+        channels: int = 512,
+        trunk: Literal["gru", "transformer"] = "gru",
+        dim: int = 512,
+        layers: int = 3,
+        heads: int = 8,
+        causal: bool = False,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.frontend = LogMel(mels) if frontend == "logmel" else Waveform(channels)
+        self.dim, self.num_states, self.stride = dim, layers + 1, self.frontend.stride
+        self.causal = causal or trunk == "gru"
+        if trunk == "gru":
+            self.trunk: nn.Module = ResidualGRU(self.frontend.dim, dim, layers, dropout)
+        elif dim % 16:
+            raise UserError(f"A transformer over speech needs dim divisible by 16, not {dim}.")
+        else:
+            positions: Literal["rotary", "none"] = "rotary" if causal else "none"
+            self.project = nn.Linear(self.frontend.dim, dim)
+            self.positions = None if causal else ConvPositions(dim)
+            config = TrunkConfig(dim, layers, heads, causal, positions=positions, dropout=dropout)
+            self.trunk = Transformer(config)
+
+    def encode_frames(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Front-end output (B, T, ·) → all states; what masked methods call with corrupted frames."""
+        if isinstance(self.trunk, ResidualGRU):
+            return self.trunk(frames, mask)
+        x = self.project(frames)
+        if self.positions is not None:
+            x = self.positions(x, mask)
+        return self.trunk(x, mask)
+
+    def forward(self, batch: SpeechBatch) -> Encoded:
+        frames, mask = self.frontend(batch)
+        states = self.encode_frames(frames, mask)
+        return Encoded(states, mask, masked_mean(states[-1], mask))

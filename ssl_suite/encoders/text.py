@@ -1,0 +1,95 @@
+"""TextEncoder: token and position embeddings under the transformer trunk; BERT and GPT by config."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
+from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.transformer import KVCache, Transformer, TrunkConfig, init_weights
+
+
+class TextEncoder(Encoder):
+    """A transformer over token ids.
+
+    Args:
+        vocab_size: rows of the embedding; at least the tokenizer's size.
+        dim: width.
+        layers: blocks; 0 leaves the embeddings alone (a bag of words under a `mean` readout).
+        heads: attention heads.
+        max_length: longest sequence for learned positions.
+        causal: GPT rather than BERT.
+        norm: pre or post.
+        positions: learned, rotary or none.
+        activation: gelu, gelu_tanh, geglu or swiglu.
+        ffn: feed-forward width; default 4 · dim.
+        dropout: on embeddings and residual branches.
+        eps: of the layer norms.
+        segments: number of segment (token type) embeddings; 0 for none.
+        pool: `mean` over tokens, `cls` (first), or `last` (last real one, for causal trunks).
+    """
+
+    modality = "text"
+
+    def __init__(
+        self,
+        vocab_size: int = 8192,
+        dim: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        max_length: int = 512,
+        causal: bool = False,
+        norm: Literal["pre", "post"] = "pre",
+        positions: Literal["learned", "rotary", "none"] = "learned",
+        activation: Literal["gelu", "gelu_tanh", "geglu", "swiglu"] = "gelu",
+        ffn: int | None = None,
+        dropout: float = 0.1,
+        eps: float = 1e-5,
+        segments: int = 0,
+        pool: Literal["mean", "cls", "last"] = "mean",
+    ) -> None:
+        super().__init__()
+        trunk = TrunkConfig(dim, layers, heads, causal, norm, positions, activation, ffn, dropout, eps)
+        self.dim, self.num_states, self.max_length, self.pool = dim, layers + 1, max_length, pool
+        self.tokens = nn.Embedding(vocab_size, dim)
+        self.positions = nn.Embedding(max_length, dim) if positions == "learned" else None
+        self.segments = nn.Embedding(segments, dim) if segments else None
+        self.embedding_norm = nn.LayerNorm(dim, eps) if norm == "post" else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.apply(init_weights)
+        self.trunk = Transformer(trunk)
+
+    def embed(self, ids: Tensor, segments: Tensor | None = None, start: int = 0) -> Tensor:
+        """(B, T) ids, the first at position `start` → (B, T, D)."""
+        t = ids.shape[1]
+        x = self.tokens(ids)
+        if self.positions is not None:
+            if start + t > self.max_length:
+                raise UserError(f"A sequence of {start + t} tokens is longer than max_length {self.max_length}.")
+            x = x + self.positions.weight[start : start + t]
+        if self.segments is not None:
+            x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
+        return self.dropout(self.embedding_norm(x))
+
+    def forward(self, batch: TextBatch, cache: KVCache | None = None) -> Encoded:
+        start = cache.length if cache else 0
+        mask = None if batch.dense or cache is not None else batch.mask
+        states = self.trunk(self.embed(batch.ids, batch.segments, start), mask, cache)
+        return Encoded(states, batch.mask, self._pool(states[-1], batch.mask))
+
+    def _pool(self, output: Tensor, mask: Tensor) -> Tensor:
+        if self.pool == "mean":
+            return masked_mean(output, mask)
+        if self.pool == "cls":
+            return output[:, 0]
+        last = (mask.sum(1) - 1).clamp(min=0)
+        return output[torch.arange(len(output), device=output.device), last]
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        embeddings: list[Any] = [self.tokens, self.positions, self.segments, self.embedding_norm]
+        first = [p for m in embeddings if m is not None for p in m.parameters()]
+        return [first, *(list(b.parameters()) for b in self.trunk.blocks), list(self.trunk.norm.parameters())]

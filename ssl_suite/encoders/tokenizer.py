@@ -1,0 +1,87 @@
+"""Tokenizers: trained with the `tokenizers` library, kept beside the encoder they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from ssl_suite.core.errors import UserError
+
+Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte"]
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROLES = {
+    "pad": ("[PAD]", "<pad>", "<|endoftext|>"),
+    "start": ("[CLS]", "<s>", "<|endoftext|>"),
+    "end": ("[SEP]", "</s>", "<|endoftext|>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""What a special token is called in BERT's, RoBERTa's and GPT-2's vocabularies."""
+
+
+def token_id(tokenizer: Tokenizer, role: Literal["pad", "start", "end", "mask"]) -> int:
+    """Returns the id of the token that plays `role`."""
+    for name in ROLES[role]:
+        if (found := tokenizer.token_to_id(name)) is not None:
+            return found
+    raise UserError(f"The tokenizer has no {role} token ({' or '.join(ROLES[role])}); train one with it.")
+
+
+def special_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids that are never masked, predicted or drawn."""
+    return sorted(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+
+
+def train_tokenizer(texts: Iterator[str] | Sequence[str], kind: Kind = "wordpiece", vocab_size: int = 8192) -> Tokenizer:
+    """Trains a tokenizer with BERT's special tokens at ids 0 to 4.
+
+    Args:
+        texts: the corpus.
+        kind: wordpiece (lower-cased, as BERT uncased), bpe (byte level, as GPT-2), unigram, char, or byte.
+        vocab_size: at most this many entries, special tokens included.
+    """
+    special = list(SPECIAL)
+    if kind == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    elif kind == "unigram":
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = normalizers.NFKC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size, special_tokens=special, unk_token="[UNK]", show_progress=False
+        )
+    elif kind == "char":
+        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+        tokenizer.decoder = decoders.Fuse()
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, max_token_length=1, show_progress=False)
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=len(special) + 256 if kind == "byte" else vocab_size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    tokenizer.train_from_iterator(texts, trainer)
+    start, end = token_id(tokenizer, "start"), token_id(tokenizer, "end")
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", end), ("[CLS]", start))
+    return tokenizer
+
+
+def load_tokenizer(path: str) -> Tokenizer:
+    """Reads a tokenizer.json, or the one inside an encoder folder."""
+    from pathlib import Path
+
+    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"{file} is not a tokenizer file ({error}).") from None

@@ -1,0 +1,208 @@
+"""fit, validate, test and predict: LightningCLI in subclass mode, with one run folder for everything a run leaves."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import shlex
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger
+
+from ssl_suite.core.data import DataModule
+from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.folder import write_text
+from ssl_suite.core.module import TrainModule
+from ssl_suite.core.task import Task
+from ssl_suite.explain import explain
+from ssl_suite.plugins import load_all
+
+NOISE = ("💡", "callbacks returned in", "TPU available", "GPU available")
+COMMANDS = ("fit", "validate", "test", "predict")
+
+
+class SuiteCLI(LightningCLI):
+    """The suite's options on top of Lightning's."""
+
+    arguments: list[str]
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=str | None, default=None, help="Run folder; default: runs/MODEL-TIME.")
+        parser.add_argument("--overwrite", type=bool, default=False, help="Write into a run folder that has a run.")
+        parser.add_argument("--test_after", type=bool, default=False, help="After fit: test the best weights once.")
+        parser.add_argument("--results", type=str | None, default=None, help="Results file; default: OUT/results.sqlite.")
+        parser.add_argument("--task_name", type=str | None, default=None, help="How results name the task.")
+        parser.add_argument("--role", type=str | None, default=None, help="ssl, random, simple or supervised.")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.out is None:
+            name = str(config.model.class_path).rpartition(".")[2] if config.get("model") else "run"
+            config.out = f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        out = Path(config.out)
+        has_run = (out / "encoder").exists() or (out / "checkpoints").exists()
+        if self.subcommand == "fit" and has_run and not config.ckpt_path and not config.overwrite:
+            raise UserError(f"{out} already holds a run; choose another --out, resume it with --ckpt_path, or --overwrite true.")
+        config.trainer.default_root_dir = config.out
+        check_checkpoint(config.ckpt_path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self.config[self.subcommand]
+        if kwargs.get("logger", self._get(self.config_init, "trainer").get("logger")) is None:
+            kwargs["logger"] = CSVLogger(config.out, name="", version="")
+        trainer = super().instantiate_trainer(**kwargs)
+        self._started = time.time()
+        text = self._parser(self.subcommand).dump(config, skip_none=False, format="yaml")
+        trainer.callbacks.append(SaveConfig(text, Path(config.out) / "config.yaml"))  # type: ignore[attr-defined]
+        dumped = json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
+        self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped
+        mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
+        if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
+            trainer.callbacks[mine] = default_checkpoint(self.model, self.datamodule, Path(config.out))  # type: ignore[attr-defined]
+        return trainer
+
+    def after_fit(self) -> None:
+        config = self.config[self.subcommand]
+        if config.test_after:
+            if not isinstance(self.model, Finetune):
+                raise UserError("--test_after is for Finetune; a method has no test split.")
+            best = self.trainer.checkpoint_callback.best_model_path if self.trainer.checkpoint_callback else ""  # type: ignore[union-attr]
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
+            self.after_test()
+
+    def after_test(self) -> None:
+        from ssl_suite.bench.record import record
+
+        config = self.config[self.subcommand]
+        if isinstance(self.model, Finetune):
+            path = Path(config.results or Path(config.out) / "results.sqlite")
+            record(self.trainer, self.model, path, Path(config.out), self._started, config.task_name, config.role)
+
+class SaveConfig(pl.Callback):
+    """Writes the resolved configuration beside what it made, once model and data have agreed to start."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        self.text, self.path = text, path
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_text(self.path, self.text)
+
+
+def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:
+    """The last state always; for a task also the best on the validation split, which alone selects models."""
+    monitor = f"val/{model.task.main}" if isinstance(model, Finetune) else None
+    return ModelCheckpoint(
+        dirpath=out / "checkpoints",
+        filename="best" if monitor else "epoch{epoch:04d}",
+        auto_insert_metric_name=False,
+        monitor=monitor,
+        mode=model.task.direction if monitor else "min",
+        save_last=True,
+        save_top_k=1 if monitor else 0,
+        enable_version_counter=False,
+    )
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Raises UserError for a checkpoint that is not there or cannot be read; executes nothing from it."""
+    if path is None or path in ("best", "last", "hpc", "registry"):
+        return
+    import torch
+
+    if not Path(path).exists():
+        raise UserError(f"There is no checkpoint {path}.")
+    if Path(path).is_dir() and (Path(path) / "model.safetensors").exists():
+        raise UserError(f"{path} is an encoder folder: start from it with --model.encoder; --ckpt_path resumes a run.")
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="meta", mmap=True)
+    except Exception as error:  # a zip, pickle or I/O error, whatever the damage is
+        raise UserError(f"{path} is not a readable checkpoint ({' '.join(str(error).split())[:120]}); take another.") from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of a run.")
+
+
+def quiet() -> None:
+    """Silences advertisements and warnings a user can do nothing about."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: not any(x in record.getMessage() for x in NOISE))
+    for text in (".*LeafSpec.*", ".*in eval mode at the start.*", ".*callbacks returned in.*", ".*does not have many workers.*", ".*logging interval.*", ".*`validation_step`.*"):
+        warnings.filterwarnings("ignore", text)
+    warnings.filterwarnings("ignore", ".*args parameter is intended.*")
+    warnings.filterwarnings("ignore", ".*Experiment logs directory.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
+
+
+def run(arguments: list[str]) -> SuiteCLI:
+    """Runs one of `COMMANDS`.
+
+    Raises:
+        UserError: anything wrong with what was asked, in one sentence.
+    """
+    quiet()
+    load_all()
+    SuiteCLI.arguments = arguments
+    strict = {"exit_on_error": False, "allow_abbrev": False}
+    try:
+        return SuiteCLI(
+            TrainModule,
+            DataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+            parser_kwargs={**strict, **{command: strict for command in COMMANDS}},
+            args=arguments,
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        if not _is_usage(error):
+            raise
+        raise UserError(explain(error, class_names(), options_of(arguments))) from error
+
+
+def _is_usage(error: BaseException) -> bool:
+    """Whether the parser, rather than the run, failed; or a UserError lies underneath."""
+    text, cause = str(error), error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return True
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    return type(error).__name__ in ("ArgumentError", "ParserError", "NSKeyError") or "validate against" in text
+
+
+def class_names() -> set[str]:
+    """Short names of everything a recipe can build."""
+    found: set[str] = set()
+
+    def walk(cls: type) -> None:
+        for sub in cls.__subclasses__():
+            found.add(sub.__name__)
+            walk(sub)
+
+    for base in (TrainModule, DataModule, Encoder, Task):
+        walk(base)
+    return found - {"Method", "SourceData"}
+
+
+def options_of(arguments: list[str]) -> set[str]:
+    """Top-level options of the trainer and of ours."""
+    import inspect
+
+    trainer = {f"trainer.{name}" for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"}
+    ours = {"out", "overwrite", "test_after", "results", "task_name", "role", "config", "ckpt_path", "seed_everything"}
+    return trainer | ours | {"model", "data", "print_config", "model.encoder", "model.optim.lr", "data.source"}
+
+

@@ -1,0 +1,1 @@
+"""Methods that pretrain image encoders."""

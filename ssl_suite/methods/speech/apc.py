@@ -1,0 +1,38 @@
+"""APC: predict a frame of speech some steps ahead from the past."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ssl_suite.core.batch import SpeechBatch
+from ssl_suite.core.encoder import Encoder, expect, masked_mean
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.optim import Optim
+
+
+class APC(Method):
+    """Autoregressive predictive coding (Chung et al. 2019, arXiv:1904.03240).
+
+    Args:
+        encoder: a speech encoder that sees the past only, on log-mel frames.
+        steps: how many frames ahead; 5 (50 ms) in SUPERB's upstream.
+        optim: how weights are updated.
+    """
+
+    def __init__(self, encoder: Encoder | str, steps: int = 5, optim: Optim = Optim("adam", 1e-4)) -> None:
+        super().__init__(encoder, optim)
+        expect(self.encoder, "speech", "APC")
+        if not getattr(self.encoder, "causal", False):
+            raise UserError("APC needs an encoder that sees the past only: trunk: gru, or a transformer with causal: true.")
+        self.steps = steps
+        self.predict = nn.Linear(self.encoder.dim, self.encoder.frontend.dim)
+
+    def step(self, batch: SpeechBatch) -> StepOutput:
+        frames, mask = self.encoder.frontend(batch)
+        states = self.encoder.encode_frames(frames, mask)
+        ahead = mask[:, self.steps :]  # the target is a real frame
+        error = (self.predict(states[-1][:, : -self.steps]) - frames[:, self.steps :]).abs().mean(-1)
+        count = ahead.sum()
+        loss = (error * ahead).sum() / count.clamp(min=1)
+        return StepOutput(loss, features=masked_mean(states[-1].detach(), mask), weight=count)

@@ -1,0 +1,105 @@
+"""CausalLM: GPT's objective, predict the next token, and generation from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.encoder import Encoder, expect
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.optim import Optim
+from ssl_suite.encoders.tokenizer import special_ids, token_id
+from ssl_suite.encoders.transformer import KVCache
+
+
+class CausalLM(Method):
+    """Predict each next token from those before it (Radford et al. 2019, GPT-2).
+
+    Args:
+        encoder: a causal text encoder.
+        optim: how weights are updated; GPT-2 124M used lr 6e-4, betas (0.9, 0.95), weight decay 0.1.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | str,
+        optim: Optim = Optim(lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, warmup_ratio=0.01, final_lr=0.1),
+    ) -> None:
+        super().__init__(encoder, optim)
+        expect(self.encoder, "text", "CausalLM")
+        if not self.encoder.config.get("causal"):
+            raise UserError("CausalLM needs an encoder with causal: true; this one would see the token it predicts.")
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.end_id = token_id(self.encoder.tokenizer, "end")
+
+    def step(self, batch: TextBatch) -> StepOutput:
+        encoded = self.encoder(batch)
+        seen, following = batch.ids[:, :-1], batch.ids[:, 1:]
+        counted = batch.mask[:, 1:] & (seen != self.end_id)  # nothing is predicted across the end of a document
+        logits = self.logits(encoded.states[-1][:, :-1][counted])
+        loss = F.cross_entropy(logits.float(), following[counted], reduction="sum") / max(1, len(logits))
+        return StepOutput(loss, {"perplexity": loss.detach().exp()}, encoded.pooled, weight=len(logits))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(…, D) → (…, V) by the transposed word embedding."""
+        return F.linear(states, self.encoder.tokens.weight)  # type: ignore[union-attr, arg-type]
+
+    @torch.no_grad()
+    def generate(
+        self, prompt: str, length: int = 50, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+    ) -> str:
+        """Continues `prompt`.
+
+        Args:
+            prompt: text to continue.
+            length: most new tokens; generation ends early at the end-of-document token.
+            temperature: of the softmax; 0 takes the likeliest token.
+            top_k: draw among the k likeliest; 0 for all.
+            top_p: draw among the likeliest whose probabilities reach p.
+            seed: of the draws.
+        """
+        return generate(self, prompt, length, temperature, top_k, top_p, seed)
+
+
+@torch.no_grad()
+def generate(
+    model: CausalLM, prompt: str, length: int, temperature: float, top_k: int, top_p: float, seed: int
+) -> str:
+    """See `CausalLM.generate`; keys and values of what was read are kept, so each step costs one token."""
+    encoder, tokenizer = model.encoder.eval(), model.encoder.tokenizer
+    device = next(encoder.parameters()).device
+    start, end = token_id(tokenizer, "start"), token_id(tokenizer, "end")
+    banned = torch.tensor([i for i in special_ids(tokenizer) if i != end], device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    ids = [start, *tokenizer.encode(prompt, add_special_tokens=False).ids]
+    limit = encoder.max_length if encoder.positions is not None else len(ids) + length  # type: ignore[union-attr]
+    cache, feed = KVCache(), ids
+    for _ in range(min(length, limit - len(ids))):  # type: ignore[call-overload]
+        tokens = torch.tensor([feed], device=device)
+        batch = TextBatch(tokens[:, 0], tokens[:, 0], None, tokens, torch.ones_like(tokens, dtype=torch.bool), dense=True)
+        logits = model.logits(encoder(batch, cache).states[-1][0, -1]).float()
+        logits[banned] = -torch.inf
+        logits[tokenizer.get_vocab_size() :] = -torch.inf
+        feed = [pick(logits, temperature, top_k, top_p, generator)]
+        if feed[0] == end:
+            break
+        ids += feed
+    return tokenizer.decode(ids)
+
+
+def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
+    """Draws a token from (V,) logits."""
+    if temperature == 0:
+        return int(logits.argmax())
+    logits = logits / temperature
+    if top_k:
+        logits = logits.masked_fill(logits < logits.topk(min(top_k, len(logits))).values[-1], -torch.inf)
+    probabilities, order = logits.softmax(-1).sort(descending=True)
+    if top_p < 1:  # keep the fewest whose sum reaches p, always the first
+        probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= top_p, 0)
+    return int(order[torch.multinomial(probabilities, 1, generator=generator)])

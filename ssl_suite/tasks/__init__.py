@@ -1,0 +1,1 @@
+"""Tasks: what an encoder is judged by. They read features, never inputs, and know no modality."""

@@ -1,0 +1,49 @@
+"""Regress: one number for a whole input: a similarity, a rating."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
+
+from ssl_suite.core.task import Task
+from ssl_suite.tasks.head import head
+
+
+class Regress(Task):
+    """Squared error; Pearson and Spearman correlation, as STS-B.
+
+    Args:
+        hidden: width of a hidden layer; 0 for a linear head.
+        dropout: before the last layer.
+    """
+
+    target = "value"
+    main = "pearson"
+
+    def __init__(self, hidden: int = 0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hidden, self.dropout = hidden, dropout
+
+    def build(self, dim: int, labels: list[str]) -> None:
+        self.labels = labels
+        self.head = head(dim, self.hidden, 1, self.dropout)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        return self.head(features[:, 0])[:, 0]  # (B,)
+
+    def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(output.float(), target)
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection(
+            {"pearson": PearsonCorrCoef(), "spearman": SpearmanCorrCoef(), "mse": MeanSquaredError()},
+            compute_groups=False,
+        )
+
+    def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
+        metrics.update(output.float(), target)
+
+    def decode(self, output: Tensor, mask: Tensor) -> list[float]:
+        return output.tolist()
