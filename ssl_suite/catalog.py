@@ -37,8 +37,13 @@ def catalog() -> list[Entry]:
     """Everything there is."""
     files = {p: "ssl_suite" for package in BUILT_IN for p in (ROOT / package).rglob("*.py")}
     for entry in found():
-        files |= {path: entry.name for path in _files_of(entry.value)}
-    return [*_classes(files), *_samples(), *_benchmarks(), *(Entry("plugins", e.name, e.value, e.name) for e in found())]
+        files |= dict.fromkeys(_files_of(entry.value), entry.name)
+    return [
+        *_classes(files),
+        *_samples(),
+        *_benchmarks(),
+        *(Entry("plugins", e.name, e.value, e.name) for e in found()),
+    ]
 
 
 def select(kind: str | None) -> list[Entry]:
@@ -64,7 +69,9 @@ def _files_of(module: str) -> list[Path]:
         return []
     if spec is None or spec.origin is None:
         return []
-    return [p for folder in spec.submodule_search_locations or [] for p in Path(folder).rglob("*.py")] or [Path(spec.origin)]
+    return [p for folder in spec.submodule_search_locations or [] for p in Path(folder).rglob("*.py")] or [
+        Path(spec.origin)
+    ]
 
 
 def _classes(files: dict[Path, str]) -> Iterator[Entry]:
@@ -78,7 +85,9 @@ def _classes(files: dict[Path, str]) -> Iterator[Entry]:
         return next((k for k in kinds if k), None)
 
     for node, origin in found_classes:
-        abstract = "options" in {a.arg for f in node.body if isinstance(f, ast.FunctionDef) for a in [f.args.kwarg] if a}
+        abstract = "options" in {
+            a.arg for f in node.body if isinstance(f, ast.FunctionDef) for a in [f.args.kwarg] if a
+        }
         if (which := kind(node.name)) and not node.name.startswith("_") and not abstract:
             yield Entry(which, node.name, (ast.get_docstring(node) or "").split("\n")[0], origin)
 

@@ -16,15 +16,18 @@ from ssl_suite.plugins import load_all
 
 
 def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
-    """The data module that reads `source` for this encoder's modality."""
+    """The data module that reads all of `source` for this encoder's modality: nothing held out, packed or cropped."""
     from ssl_suite.data.image.images import Images
     from ssl_suite.data.speech.speech import Speech
     from ssl_suite.data.text.text import Text
 
     classes: dict[str, type[DataModule]] = {"image": Images, "speech": Speech, "text": Text}
     data = classes[encoder.modality](source, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
-    if encoder.modality == "text":
-        data.pack = False  # type: ignore[attr-defined]
+    data.holds_out = False  # type: ignore[attr-defined]
+    if isinstance(data, Text):
+        data.pack, data.max_length = False, getattr(encoder, "max_length", data.max_length)
+    if isinstance(data, Speech):
+        data.max_seconds = None
     vocab = encoder.config.get("vocab_size")
     data.serve(Request(tokenizer=encoder.tokenizer, vocab_size=vocab))
     return data

@@ -31,10 +31,16 @@ def explain(error: BaseException, classes: Iterable[str], options: Iterable[str]
         r"Given value: (\w+)$", text if "class_path" in text and "Problem with" not in text else ""
     ):
         return f"There is no class {found!r}.{nearest(found, classes)}"
-    if found := _last(r"Option '([\w.]+)' is not accepted", text) or _last(r"unrecognized arguments: --([\w.]+)=", text):
+    if match := re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        return _wrong_option(".".join(match[-1]), text)
+    if found := _last(r"Option '([\w.]+)' is not accepted", text):
         return _wrong_option(found, text)
-    if found := _last(r"[Uu]nrecognized arguments: (.+)", text):
-        name = found.split()[0].lstrip("-")
+    if found := _last(r"Subcommand '\w+' does not accept option '([\w.]+)'", text):
+        return f"There is no option {found}.{nearest(found, options)}"
+    if (found := _last(r"unrecognized arguments: --([\w.]+)=", text)) and _class_path(text):
+        return _wrong_option(found, text)
+    if found := _last(r"[Uu]nrecognized arguments: ([^\s=]+)", text):
+        name = found.lstrip("-")
         return f"There is no option --{name}.{nearest(name, options)}"
     if found := _last(r"the following arguments are required: (.+)", text):
         return f"{_class_name(text)} needs {found}."

@@ -34,12 +34,18 @@ class SuiteCLI(LightningCLI):
     """The suite's options on top of Lightning's."""
 
     arguments: list[str]
+    checkpoint: str | None = None
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would read settings from the checkpoint here; ours come from the command line alone."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str | None, default=None, help="Run folder; default: runs/MODEL-TIME.")
         parser.add_argument("--overwrite", type=bool, default=False, help="Write into a run folder that has a run.")
         parser.add_argument("--test_after", type=bool, default=False, help="After fit: test the best weights once.")
-        parser.add_argument("--results", type=str | None, default=None, help="Results file; default: OUT/results.sqlite.")
+        parser.add_argument(
+            "--results", type=str | None, default=None, help="Results file; default: OUT/results.sqlite."
+        )
         parser.add_argument("--task_name", type=str | None, default=None, help="How results name the task.")
         parser.add_argument("--role", type=str | None, default=None, help="ssl, random, simple or supervised.")
 
@@ -51,9 +57,17 @@ class SuiteCLI(LightningCLI):
         out = Path(config.out)
         has_run = (out / "encoder").exists() or (out / "checkpoints").exists()
         if self.subcommand == "fit" and has_run and not config.ckpt_path and not config.overwrite:
-            raise UserError(f"{out} already holds a run; choose another --out, resume it with --ckpt_path, or --overwrite true.")
+            raise UserError(
+                f"{out} already holds a run; choose another --out, resume it with --ckpt_path, or --overwrite true."
+            )
         config.trainer.default_root_dir = config.out
         check_checkpoint(config.ckpt_path)
+        SuiteCLI.checkpoint = config.ckpt_path
+        is_task = str((config.get("model") or {}).get("class_path")).endswith("Finetune")
+        if self.subcommand != "fit" and not config.ckpt_path and is_task:
+            raise UserError(f"{self.subcommand} needs the weights of a run: --ckpt_path RUN/checkpoints/best.ckpt.")
+        if config.test_after and not is_task:
+            raise UserError("--test_after is for Finetune; a method has no test split.")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config[self.subcommand]
@@ -65,6 +79,9 @@ class SuiteCLI(LightningCLI):
         trainer.callbacks.append(SaveConfig(text, Path(config.out) / "config.yaml"))  # type: ignore[attr-defined]
         dumped = json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
         self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped
+        if self.subcommand == "predict":
+            build_head(self.model, config.ckpt_path)
+            trainer.callbacks.append(WritePredictions(Path(config.out) / "predictions.jsonl"))  # type: ignore[attr-defined]
         mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
         if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
             trainer.callbacks[mine] = default_checkpoint(self.model, self.datamodule, Path(config.out))  # type: ignore[attr-defined]
@@ -73,10 +90,8 @@ class SuiteCLI(LightningCLI):
     def after_fit(self) -> None:
         config = self.config[self.subcommand]
         if config.test_after:
-            if not isinstance(self.model, Finetune):
-                raise UserError("--test_after is for Finetune; a method has no test split.")
-            best = self.trainer.checkpoint_callback.best_model_path if self.trainer.checkpoint_callback else ""  # type: ignore[union-attr]
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
+            best = getattr(self.trainer.checkpoint_callback, "best_model_path", None) or None
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
             self.after_test()
 
     def after_test(self) -> None:
@@ -87,6 +102,7 @@ class SuiteCLI(LightningCLI):
             path = Path(config.results or Path(config.out) / "results.sqlite")
             record(self.trainer, self.model, path, Path(config.out), self._started, config.task_name, config.role)
 
+
 class SaveConfig(pl.Callback):
     """Writes the resolved configuration beside what it made, once model and data have agreed to start."""
 
@@ -96,6 +112,40 @@ class SaveConfig(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             write_text(self.path, self.text)
+
+
+class WritePredictions(pl.Callback):
+    """Writes one {"id", "prediction"} a row, in the order of the split; a file a rank if there are several."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[tuple[int, Any]] = []
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        answers = outputs.tolist() if hasattr(outputs, "tolist") else outputs
+        self._rows += zip(batch.index.tolist(), answers, strict=True)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        data: Any = pl_module.data
+        ids = data.ids("test" if data.has("test") else "train")
+        lines = [
+            json.dumps({"id": ids[i], "prediction": answer}, ensure_ascii=False) for i, answer in sorted(self._rows)
+        ]
+        rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = self.path.with_stem(self.path.stem + rank)
+        write_text(path, "".join(line + "\n" for line in lines))
+        print(f"{path}: {len(lines)} predictions")
+
+
+def build_head(model: Any, checkpoint: str | None) -> None:
+    """Gives a task the labels its checkpoint knows, so that data without targets will do."""
+    if not isinstance(model, Finetune) or not checkpoint or not Path(checkpoint).is_file():
+        return
+    import torch
+
+    labels = torch.load(checkpoint, weights_only=True, map_location="meta", mmap=True).get("labels")
+    if labels is not None:
+        model.task.build(model.encoder.dim, labels)
 
 
 def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:
@@ -113,6 +163,27 @@ def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:
     )
 
 
+def check_configs(arguments: list[str]) -> None:
+    """Raises UserError for a `-c FILE` that is not there or is no YAML, naming file and line."""
+    import yaml
+
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, inline = option.partition("=")
+        if name not in ("-c", "--config"):
+            continue
+        path = Path(inline or value)
+        if not path.is_file():
+            raise UserError(f"There is no config file {path}.")
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise UserError(f"{path}{line} is not YAML ({getattr(error, 'problem', error)}); mend it.") from None
+        if not isinstance(config, dict | None):
+            raise UserError(f"{path} must hold names and values (model: ..., data: ...), not {type(config).__name__}.")
+
+
 def check_checkpoint(path: str | None) -> None:
     """Raises UserError for a checkpoint that is not there or cannot be read; executes nothing from it."""
     if path is None or path in ("best", "last", "hpc", "registry"):
@@ -126,7 +197,9 @@ def check_checkpoint(path: str | None) -> None:
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="meta", mmap=True)
     except Exception as error:  # a zip, pickle or I/O error, whatever the damage is
-        raise UserError(f"{path} is not a readable checkpoint ({' '.join(str(error).split())[:120]}); take another.") from None
+        raise UserError(
+            f"{path} is not a readable checkpoint ({' '.join(str(error).split())[:120]}); take another."
+        ) from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of a run.")
 
@@ -135,7 +208,14 @@ def quiet() -> None:
     """Silences advertisements and warnings a user can do nothing about."""
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not any(x in record.getMessage() for x in NOISE))
-    for text in (".*LeafSpec.*", ".*in eval mode at the start.*", ".*callbacks returned in.*", ".*does not have many workers.*", ".*logging interval.*", ".*`validation_step`.*"):
+    for text in (
+        ".*LeafSpec.*",
+        ".*in eval mode at the start.*",
+        ".*callbacks returned in.*",
+        ".*does not have many workers.*",
+        ".*logging interval.*",
+        ".*`validation_step`.*",
+    ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", ".*args parameter is intended.*")
     warnings.filterwarnings("ignore", ".*Experiment logs directory.*")
@@ -151,6 +231,7 @@ def run(arguments: list[str]) -> SuiteCLI:
     quiet()
     load_all()
     SuiteCLI.arguments = arguments
+    check_configs(arguments)
     strict = {"exit_on_error": False, "allow_abbrev": False}
     try:
         return SuiteCLI(
@@ -162,12 +243,15 @@ def run(arguments: list[str]) -> SuiteCLI:
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
-            parser_kwargs={**strict, **{command: strict for command in COMMANDS}},
+            parser_kwargs={**strict, **dict.fromkeys(COMMANDS, strict)},
             args=arguments,
         )
     except UserError:
         raise
     except Exception as error:
+        if "Error(s) in loading state_dict" in str(error) and SuiteCLI.checkpoint:
+            what = " ".join(str(error).partition("\n")[2].split())[:150]
+            raise UserError(f"{SuiteCLI.checkpoint} is a checkpoint of another model or size: {what} ...") from error
         if not _is_usage(error):
             raise
         raise UserError(explain(error, class_names(), options_of(arguments))) from error
@@ -188,7 +272,8 @@ def class_names() -> set[str]:
     found: set[str] = set()
 
     def walk(cls: type) -> None:
-        for sub in cls.__subclasses__():
+        subclasses: list[type] = cls.__subclasses__()
+        for sub in subclasses:
             found.add(sub.__name__)
             walk(sub)
 
@@ -204,5 +289,3 @@ def options_of(arguments: list[str]) -> set[str]:
     trainer = {f"trainer.{name}" for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"}
     ours = {"out", "overwrite", "test_after", "results", "task_name", "role", "config", "ckpt_path", "seed_everything"}
     return trainer | ours | {"model", "data", "print_config", "model.encoder", "model.optim.lr", "data.source"}
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytorch_lightning as pl
 from ssl_suite import __version__
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.data import run_seed
+from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.folder import PROVENANCE, read_json
 from ssl_suite.core.hashing import config_hash
@@ -21,19 +23,24 @@ LOWER_IS_BETTER = {"cer", "wer", "per", "eer", "der", "mse", "loss", "unfit"}
 PROTOCOL_VERSION = 1
 
 
-def origin(model: Finetune) -> tuple[str, str, str]:
-    """Method, role and encoder: what the weights are before the task trains."""
-    source, mode, name = model.encoder_source, model.mode, type(model.encoder).__name__
-    if getattr(model.encoder, "baseline", ""):
-        return model.encoder.baseline, "simple", name
-    if source.startswith("random:"):
-        return "random" if mode == "probe" else "from scratch", "random" if mode == "probe" else "supervised", name
+def origin(model: Finetune) -> tuple[str, str]:
+    """Method and role: what the weights are before the task trains."""
+    source, mode = model.encoder_source, model.mode
+    if model.encoder.baseline:
+        return model.encoder.baseline, "simple"
     path = Path(source) / PROVENANCE
     if path.exists():
-        return str(read_json(path, "an encoder folder").get("method", source)), "ssl", name
-    if ":" in source:
-        return source, "ssl", name
-    return ("from scratch", "supervised", name) if mode == "finetune" else ("random", "random", name)
+        return str(read_json(path, "an encoder folder").get("method", source)), "ssl"
+    if ":" in source and not source.startswith("random:"):
+        return source, "ssl"
+    return ("from scratch", "supervised") if mode == "finetune" else ("random", "random")
+
+
+def shape(encoder: Encoder) -> str:
+    """The class and every argument that is not its default: what two encoders must share to be compared."""
+    defaults = {k: p.default for k, p in inspect.signature(type(encoder).__init__).parameters.items()}
+    changed = [f"{k}={v}" for k, v in encoder.config.items() if v != defaults.get(k)]
+    return f"{type(encoder).__name__}({', '.join(changed)})"
 
 
 def record(
@@ -44,7 +51,6 @@ def record(
     started: float,
     task: str | None = None,
     role: str | None = None,
-    encoder: str | None = None,
 ) -> list[Result]:
     """Adds one row for each test metric.
 
@@ -56,22 +62,21 @@ def record(
         started: wall-clock time of the start.
         task: how to name the task; default: data/column.
         role: instead of the derived one.
-        encoder: instead of the encoder's class.
     """
     data: Any = model.data
-    method, found_role, name = origin(model)
+    method, found_role = origin(model)
     settings = model.run_config or {}
     shared = {
         "modality": model.encoder.modality,
         "method": method,
         "role": role or found_role,
-        "encoder": encoder or name,
+        "encoder": shape(model.encoder),
         "task": task or f"{data.source_name.removeprefix('samples:')}/{data.target_column}",
         "data": data.source_name,
         "split": "test",
         "seed": run_seed(),
         "labels": len(data.targets.encoded["train"]),
-        "protocol": f"{model.mode}-{model.readout_name}@{PROTOCOL_VERSION}",
+        "protocol": f"{model.mode}-{model.readout.name}@{PROTOCOL_VERSION}",
         "config_hash": config_hash(settings),
         "seconds": round(time.time() - started, 2),
         "run": os.path.relpath(out, store.parent),
@@ -81,7 +86,7 @@ def record(
     }
     values = {k.removeprefix("test/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     rows = [
-        Result(metric=metric, direction="min" if metric in LOWER_IS_BETTER else "max", value=value, **shared)  # type: ignore[arg-type]
+        Result(metric=metric, direction="min" if metric in LOWER_IS_BETTER else "max", value=value, **shared)
         for metric, value in values.items()
         if metric != "loss"
     ]

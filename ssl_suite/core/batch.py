@@ -87,9 +87,7 @@ class ImageBatch(Batch):
     def view(self, *which: int) -> ImageBatch:
         """Returns a batch whose images are the named views, stacked: (len(which)·B, 3, H, W)."""
         n = len(which)
-        return ImageBatch(
-            self.index.repeat(n), self.seed.repeat(n), None, torch.cat([self.views[v] for v in which])
-        )
+        return ImageBatch(self.index.repeat(n), self.seed.repeat(n), None, torch.cat([self.views[v] for v in which]))
 
 
 @dataclass(eq=False)

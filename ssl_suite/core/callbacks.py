@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -19,6 +18,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.flops import peak_flops, step_flops
 from ssl_suite.core.folder import replacing, save_encoder
 from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.module import log_interval
 
 if TYPE_CHECKING:
     from ssl_suite.core.method import Method
@@ -45,13 +45,11 @@ class Throughput(pl.Callback):
         if not self._since:
             self._since = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         units, self.unit = batch_units(batch)
         self._units = self._units + units
         self._steps += 1
-        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:
+        if trainer.global_step % log_interval(trainer) == 0:
             self._close(pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -93,15 +91,12 @@ class StopOnNonFinite(pl.Callback):
     On a CPU every step is checked; on an accelerator each logged one, so that no step waits for the device.
     """
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        due = pl_module.device.type == "cpu" or trainer.global_step % max(1, trainer.log_every_n_steps) == 0
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        due = pl_module.device.type == "cpu" or trainer.global_step % log_interval(trainer) == 0
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if not due or loss is None or bool(torch.isfinite(loss)):
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        path = folder / f"non_finite_batch_rank{trainer.global_rank}.pt"
+        path = pl_module.folder / f"non_finite_batch_rank{trainer.global_rank}.pt"
         with replacing(path) as temporary:
             torch.save({k: v for k, v in vars(batch).items() if v is not None}, temporary)
         raise UserError(
@@ -113,8 +108,8 @@ class StopOnNonFinite(pl.Callback):
 class WriteEncoder(pl.Callback):
     """Writes the encoder folder when pretraining ends: `RUN/encoder`."""
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:
-        if trainer.fast_dev_run:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.write(trainer, pl_module)
 
@@ -158,7 +153,16 @@ def machine(device: torch.device) -> str:
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("ssl_suite", "torch", "torchvision", "torchaudio", "pytorch-lightning", "timm", "lightly", "tokenizers"):
+    for name in (
+        "ssl_suite",
+        "torch",
+        "torchvision",
+        "torchaudio",
+        "pytorch-lightning",
+        "timm",
+        "lightly",
+        "tokenizers",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

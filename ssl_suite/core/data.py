@@ -1,4 +1,4 @@
-"""DataModule: what every data module shares, whatever the modality: splits, loaders, seeds, targets, frozen features."""
+"""DataModule: what all data modules share: splits, loaders, seeds, targets, frozen features."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ def run_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
+def batches_done(trainer: pl.Trainer) -> int:
+    """Training batches a run has finished, over all epochs and resumes; Lightning keeps the count in checkpoints."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+
+
 class ItemDataset(Dataset[Any]):
     """Reads item `index` of a split with the randomness of (seed, epoch, index); None for a skipped bad one."""
 
@@ -87,7 +92,14 @@ class Loader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader)
+        """A generator, because Lightning asks for an iterator before it restores where the run stood."""
+        try:
+            yield from self.loader
+        except UserError as error:  # from a worker it comes wrapped in that process's traceback
+            text = str(error).strip()
+            if "Original Traceback" not in text:
+                raise
+            raise type(error)(text.rpartition("\n")[2].partition(": ")[2]) from None
 
 
 class Collate:
@@ -99,7 +111,9 @@ class Collate:
     def __call__(self, items: list[Any]) -> Batch:
         kept = [item for item in items if item is not None]
         if not kept:
-            raise UserError("Every sample of a batch was unreadable; check the folder or lower the number of bad files.")
+            raise UserError(
+                "Every sample of a batch was unreadable; check the folder or lower the number of bad files."
+            )
         return self.collate(kept)
 
 
@@ -118,6 +132,8 @@ class DataModule(pl.LightningDataModule):
 
     modality: Modality
     labels: list[str]
+    labelled: bool = True
+    """Whether there are targets, where a task wants some; False only for `predict`."""
 
     def __init__(
         self,
@@ -136,7 +152,7 @@ class DataModule(pl.LightningDataModule):
         self.request: Request | None = None
         self.skipped = multiprocessing.Value("i", 0)
         self._features: dict[str, Features] = {}
-        self._encode: tuple[Callable[[Batch], Encoded], str] | None = None
+        self._frozen: tuple[Callable[[Batch], Encoded], str] | None = None
 
     # What a subclass gives -------------------------------------------------------------------------------------
 
@@ -202,7 +218,7 @@ class DataModule(pl.LightningDataModule):
 
     def use_features(self, encode: Callable[[Batch], Encoded], key: str) -> None:
         """Serves `encode`'s result instead of raw inputs from now on; computed once a split."""
-        self._encode = (encode, key)
+        self._frozen = (encode, key)
 
     def has(self, split: str) -> bool:
         return split in self.splits()
@@ -216,12 +232,12 @@ class DataModule(pl.LightningDataModule):
     def features(self, split: str) -> Features:
         """The frozen features of a split with its targets."""
         if split not in self._features:
-            assert self._encode is not None
-            encode, key = self._encode
+            assert self._frozen is not None
+            encode, key = self._frozen
             full_key = f"{key}|{self.fingerprint(split)}|{split}"
             folder = default_cache() / "features" if self.cache_features else None
             stored = cached(full_key, lambda: compute(self._raw_loader(split), encode), folder)
-            targets = [self.target(split, i) for i in stored["index"].tolist()]
+            targets = [self.target(split, i) for i in stored["index"].tolist()] if self.labelled else []
             self._features[split] = Features(**stored, targets=targets)
         return self._features[split]
 
@@ -231,7 +247,7 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         self._expect("train")
-        features = self.features("train") if self._encode else None
+        features = self.features("train") if self._frozen else None
 
         def batches(epoch: int) -> list[list[int]]:
             if features is None:
@@ -255,7 +271,7 @@ class DataModule(pl.LightningDataModule):
     def eval_dataloader(self, split: str) -> Loader:
         """Every item of a split once, unshuffled and un-augmented, from cached features where those are in use."""
         self._expect(split)
-        if self._encode is None:
+        if self._frozen is None:
             return self._raw_loader(split)
         features = self.features(split)
         return self._loader(EvalSampler(len(features), self.eval_batch_size), features, True)
@@ -265,7 +281,7 @@ class DataModule(pl.LightningDataModule):
 
     def _raw_loader(self, split: str) -> Loader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self._encode is not None:  # each rank keeps all features
+        if self._frozen is not None:  # each rank keeps all features
             rank, world = 0, 1
         sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), rank, world)
         return self._loader(sampler, self.dataset(split), False)
@@ -284,8 +300,7 @@ class DataModule(pl.LightningDataModule):
         return Loader(loader)
 
     def _position(self) -> int:
-        """Training batches this run has finished, over all epochs; survives in checkpoints with Lightning's progress."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed if self.trainer else 0
+        return batches_done(self.trainer) if self.trainer else 0
 
     def _limit(self, batches: int) -> int | None:
         limit = self.trainer.limit_train_batches if self.trainer else 1.0

@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def teacher_of(module: nn.Module) -> nn.Module:
@@ -26,5 +26,6 @@ def update_teacher(online: nn.Module, teacher: nn.Module, momentum: float) -> No
     Buffers (running statistics, counters) belong to the teacher's own forward passes in train mode and stay: an
     average would cast τ to 0 on integer buffers.
     """
-    targets, sources = list(teacher.parameters()), list(online.parameters())
+    targets: list[Tensor] = list(teacher.parameters())
+    sources: list[Tensor] = list(online.parameters())
     torch._foreach_lerp_(targets, sources, 1 - momentum)

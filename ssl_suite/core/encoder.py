@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Encoder:
         self = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)  # deepcopy passes none
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         arguments.pop("self")
@@ -74,6 +74,10 @@ class Encoder(nn.Module):
     @abstractmethod
     def forward(self, batch: Any) -> Encoded:
         """Encodes a batch of this encoder's modality."""
+
+    def output_at(self, batch: Any, at: tuple[Tensor, ...]) -> Tensor:
+        """Returns (M, D), the output at the places `at` (from `nonzero(as_tuple=True)`) alone; cheaper if overridden."""
+        return self(batch).states[-1][at]
 
     def check(self) -> None:
         """Raises UserError naming every member of the contract that is missing."""

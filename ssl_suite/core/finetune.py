@@ -29,13 +29,10 @@ class Finetune(TrainModule):
         readout: last, cls, mean, weighted_sum or layer:K.
         mode: `probe` freezes the encoder: eval() whatever Lightning calls, no gradient, its features computed once;
             `finetune` trains everything, the learning rate falling by `optim.layer_decay` a layer.
-        standardize: probe only: shift and scale each feature to mean 0, deviation 1 over the training split, so that the
-            head's learning rate suits every encoder, random ones too.
+        standardize: probe only: shift and scale each feature to mean 0, deviation 1 over the training split, so that
+            the head's learning rate suits every encoder, random ones too.
         optim: how weights are updated.
     """
-
-    shift: Tensor
-    scale: Tensor
 
     def __init__(
         self,
@@ -50,13 +47,7 @@ class Finetune(TrainModule):
         self.encoder = load_encoder(encoder)
         self.encoder_source = encoder if isinstance(encoder, str) else type(encoder).__name__
         self.task, self.mode = task, mode
-        self.readout = Readout(readout, self.encoder, task.sequence)
-        self.readout_name = readout
-        self.standardize = standardize and mode == "probe"
-        if self.standardize:
-            states = self.encoder.num_states if readout == "weighted_sum" else 1
-            self.register_buffer("shift", torch.zeros(states, self.encoder.dim))
-            self.register_buffer("scale", torch.ones(states, self.encoder.dim))
+        self.readout = Readout(readout, self.encoder, task.sequence, standardize and mode == "probe")
         if mode == "probe":
             self.encoder.requires_grad_(False).eval()
 
@@ -72,7 +63,7 @@ class Finetune(TrainModule):
         )
         self.data.serve(request)
         if self.encoder.modality == "text":
-            self.encoder.tokenizer = self.data.tokenizer
+            self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
         if known is None:
             self.task.build(self.encoder.dim, self.data.labels)
         if not hasattr(self, "val_metrics"):
@@ -80,12 +71,11 @@ class Finetune(TrainModule):
         if self.mode == "probe":
             device = self.trainer.strategy.root_device
             self.encoder.to(device)
-            self.data.use_features(self._select, f"{fingerprint(self.encoder)}|{self.readout_name}|{self.task.sequence}")
-            if self.standardize and stage == "fit":
-                values = self.data.features("train").values  # (ΣT, S, D)
-                deviation, mean = torch.std_mean(values, 0, correction=0)
-                self.shift.copy_(mean)
-                self.scale.copy_(torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation.clamp(min=1e-12), 0))
+            self.data.use_features(
+                self._select, f"{fingerprint(self.encoder)}|{self.readout.name}|{self.task.sequence}"
+            )
+            if self.readout.standardize and stage == "fit":
+                self.readout.fit(self.data.features("train").values)
 
     @torch.no_grad()
     def _select(self, batch: Batch) -> Encoded:
@@ -106,9 +96,6 @@ class Finetune(TrainModule):
         else:
             with torch.set_grad_enabled(self.mode == "finetune" and torch.is_grad_enabled()):
                 selected = self.readout.select(self.encoder(batch))
-        if self.standardize:
-            states = tuple((x - m) * k for x, m, k in zip(selected.states, self.shift, self.scale, strict=True))
-            selected = Encoded(states, selected.mask, selected.pooled)
         features, mask = self.readout(selected)
         return self.task(features, mask), mask
 
@@ -148,7 +135,7 @@ class Finetune(TrainModule):
         return self.task.decode(output, mask)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Head and readout at the full rate; layer l of n at `layer_decay` ** (n − l)."""
+        """Head and readout at the full rate; layer l of n at `layer_decay` ** (n + 1 − l)."""
         decay, weight_decay = self.optim.layer_decay, self.optim.weight_decay
         if self.mode == "probe" or decay == 1.0:
             return parameter_groups(self, weight_decay)
@@ -157,7 +144,9 @@ class Finetune(TrainModule):
         groups = []
         for depth, layer in enumerate(reversed(layers), 1):
             groups += _groups([p for p in layer if p.requires_grad], weight_decay, decay**depth)
-        return groups + _groups([p for p in self.parameters() if id(p) not in inside and p.requires_grad], weight_decay, 1)
+        return groups + _groups(
+            [p for p in self.parameters() if id(p) not in inside and p.requires_grad], weight_decay, 1
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["labels"] = list(self.task.labels)
@@ -166,7 +155,7 @@ class Finetune(TrainModule):
         labels = checkpoint.get("labels", [])
         if labels != self.task.labels:
             raise UserError(
-                f"The checkpoint knows the labels {labels[:10]}, the data has {self.task.labels[:10]}; use the same data."
+                f"The checkpoint knows the labels {labels[:10]}, the data has {self.task.labels[:10]}; use the same."
             )
 
 

@@ -1,4 +1,4 @@
-"""Encoder folders: config.json + model.safetensors (+ tokenizer.json) + provenance.json. Nothing in them is executed."""
+"""Encoder folders: config.json + model.safetensors (+ tokenizer.json) + provenance.json; nothing is executed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -38,7 +39,12 @@ def replacing(path: Path) -> Iterator[Path]:
         yield new
         if path.is_dir():
             path.rename(old)
-        new.replace(path)
+        try:
+            new.replace(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise UserError(f"Could not write {path}: {why}. Nothing was left half-written.") from error
@@ -77,7 +83,7 @@ def save_encoder(encoder: Encoder, folder: str | Path, provenance: dict[str, Any
             full = "space" in str(error).lower()
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
         if encoder.tokenizer is not None:
-            encoder.tokenizer.save(str(temporary / TOKENIZER))
+            (temporary / TOKENIZER).write_text(encoder.tokenizer.to_str(pretty=True), encoding="utf-8")
         (temporary / PROVENANCE).write_text(json.dumps(provenance or {}, indent=1), encoding="utf-8")
     return folder
 
@@ -121,7 +127,7 @@ def load_weights(encoder: Encoder, folder: Path) -> None:
     except (FileNotFoundError, SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}); copy the encoder folder again.") from None
     own = encoder.state_dict()
-    first = {}
+    first: dict[int, str] = {}
     for name, tensor in own.items():
         first.setdefault(tensor.data_ptr(), name)
     tied = {name for name, tensor in own.items() if tensor.numel() and first[tensor.data_ptr()] != name}
@@ -150,9 +156,8 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
     if not folder.is_dir():
         known = ["random", *schemes]
         hint = nearest(text, Encoder.registry) if "/" not in text else ""
-        raise UserError(
-            f"No encoder folder {text!r}, and it is no encoder class and no URI ({', '.join(k + ':' for k in known)}).{hint}"
-        )
+        uris = ", ".join(f"{k}:" for k in known)
+        raise UserError(f"No encoder folder {text!r}, and it is no encoder class and no URI ({uris}).{hint}")
     encoder = build_encoder(folder)
     load_weights(encoder, folder)
     encoder.check()
@@ -164,7 +169,7 @@ def fingerprint(encoder: Encoder) -> str:
     digest = hashlib.sha256(json.dumps([type(encoder).__name__, encoder.config], sort_keys=True).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     if encoder.tokenizer is not None:
         digest.update(encoder.tokenizer.to_str().encode())
     return digest.hexdigest()[:16]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -56,6 +55,9 @@ class Method(TrainModule):
     momentum: tuple[float, float] = (0.996, 1.0)
     """Of the teacher, at the first and the last step."""
 
+    perplexity: ClassVar[bool] = False
+    """Whether the loss is a mean negative log-likelihood whose exponential is worth a log of its own."""
+
     def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
         super().__init__(optim)
         self.encoder = load_encoder(encoder)
@@ -74,11 +76,13 @@ class Method(TrainModule):
         vocab = encoder.config.get("vocab_size")
         self.data.serve(Request(views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab))
         if encoder.modality == "text":
-            encoder.tokenizer = self.data.tokenizer
+            encoder.tokenizer = getattr(self.data, "tokenizer", None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         out = self.step(batch)
         values = {"loss": out.loss, **out.logs}
+        if self.perplexity:
+            values["perplexity"] = out.loss.exp()
         if self.logging_now and out.features is not None:
             values |= collapse_signs(out.features)
         self.log_scalars("train", detached(values), batch, bar=("loss",))
@@ -89,6 +93,10 @@ class Method(TrainModule):
         weight = len(batch) if out.weight is None else float(out.weight)
         for name, value in {"loss": out.loss, **out.logs}.items():
             self.log(f"val/{name}", value, batch_size=max(1, int(weight)), prog_bar=name == "loss", sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.perplexity:  # of the mean over all tokens; a mean of the batches' exponentials would be greater
+            self.log("val/perplexity", self.trainer.callback_metrics["val/loss"].exp())
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -109,8 +117,3 @@ class Method(TrainModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(B, D) embeddings."""
         return self.encoder(batch).pooled
-
-    @property
-    def folder(self) -> Path:
-        """Where this run writes: the logger's folder, else the trainer's root."""
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)

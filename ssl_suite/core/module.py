@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,7 +13,8 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ssl_suite.core.batch import Batch
-from ssl_suite.core.data import DataModule, run_seed
+from ssl_suite.core.data import DataModule, batches_done, run_seed
+from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
 from ssl_suite.core.random import item_seed, seed_all
@@ -27,6 +31,7 @@ class TrainModule(pl.LightningModule):
         run_config: the whole resolved configuration, for its provenance.
     """
 
+    encoder: Encoder
     command: str = ""
     run_config: dict[str, Any] | None = None
 
@@ -41,6 +46,17 @@ class TrainModule(pl.LightningModule):
         if not isinstance(data, DataModule):
             raise UserError(f"{type(self).__name__} is trained on a ssl_suite DataModule: pass datamodule=Images(...).")
         return data
+
+    @property
+    def folder(self) -> Path:
+        """Where this run writes: the logger's folder, else the trainer's root.
+
+        Any rank may ask for it alone; `trainer.log_dir` would wait for the others.
+        """
+        logger = self.trainer.logger
+        return Path(
+            getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or self.trainer.default_root_dir
+        )
 
     def setup(self, stage: str) -> None:
         if self.data.modality != self.encoder.modality:
@@ -62,8 +78,9 @@ class TrainModule(pl.LightningModule):
         trainer = self.trainer
         global_batch = self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         optimizer = build_optimizer(self.optim, groups, self.optim.scaled_lr(global_batch))
+        trainer.fit_loop.setup_data()  # with max_steps alone, Lightning has not counted the batches yet
         total = int(trainer.estimated_stepping_batches)
-        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         schedule = build_schedule(self.optim, optimizer, total, per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -73,19 +90,28 @@ class TrainModule(pl.LightningModule):
         return [StopOnNonFinite(), Throughput()]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Makes dropout and every other draw of this step a function of (seed, rank, step), so that resuming is exact."""
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        """Makes dropout and every other draw of a step a function of (seed, rank, step): resuming is exact."""
+        done = batches_done(self.trainer)
         seed_all(item_seed(run_seed(), self.global_rank, done))
 
     @property
     def logging_now(self) -> bool:
         """Whether this step's figures are written; costly ones are computed only then."""
-        return (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0
+        return (self.trainer.global_step + 1) % log_interval(self.trainer) == 0
 
-    def log_scalars(self, prefix: str, values: dict[str, Tensor | float], batch: Batch, bar: tuple[str, ...] = ()) -> None:
+    def log_scalars(
+        self, prefix: str, values: Mapping[str, Tensor | float], batch: Batch, bar: tuple[str, ...] = ()
+    ) -> None:
         """Logs each value once under `prefix/name`; waits for no device."""
         for name, value in values.items():
-            self.log(f"{prefix}/{name}", value, batch_size=len(batch), prog_bar=name in bar, sync_dist=prefix != "train")
+            self.log(
+                f"{prefix}/{name}", value, batch_size=len(batch), prog_bar=name in bar, sync_dist=prefix != "train"
+            )
+
+
+def log_interval(trainer: pl.Trainer) -> int:
+    """Steps between two logs, at least 1."""
+    return max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
 def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -22,9 +22,13 @@ class Readout(nn.Module):
             `mean` (over real positions), `weighted_sum` (of all states, then the mean), `layer:K` (state K, then mean).
         encoder: whose states are read.
         sequence: keep the time axis (tagging, CTC) or give one vector an input.
+        standardize: shift and scale each state to what `fit` measured, so that one learning rate suits every encoder.
     """
 
-    def __init__(self, name: str, encoder: Encoder, sequence: bool) -> None:
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, name: str, encoder: Encoder, sequence: bool, standardize: bool = False) -> None:
         super().__init__()
         kind, _, layer = name.partition(":")
         if kind not in ("last", "cls", "mean", "weighted_sum", "layer"):
@@ -34,7 +38,17 @@ class Readout(nn.Module):
         if kind == "layer" and not (layer.isdigit() and int(layer) < encoder.num_states):
             raise UserError(f"Readout {name!r}: this encoder has layers 0 to {encoder.num_states - 1}.")
         self.kind, self.layer, self.sequence = kind, int(layer or 0), sequence
+        self.name, self.standardize = name, standardize
         self.weights = nn.Parameter(torch.zeros(encoder.num_states)) if kind == "weighted_sum" else None
+        states = encoder.num_states if kind == "weighted_sum" else 1
+        self.register_buffer("shift", torch.zeros(states, encoder.dim), persistent=standardize)
+        self.register_buffer("scale", torch.ones(states, encoder.dim), persistent=standardize)
+
+    def fit(self, values: Tensor) -> None:
+        """Measures mean and deviation of each feature of (N, S, D) frozen states; constant features become 0."""
+        deviation, mean = torch.std_mean(values, 0, correction=0)
+        self.shift.copy_(mean)
+        self.scale.copy_(torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation.clamp(min=1e-12), 0))
 
     def select(self, encoded: Encoded) -> Encoded:
         """Keeps only the states (and, without a time axis, only the vectors) that `forward` needs."""
@@ -51,11 +65,14 @@ class Readout(nn.Module):
             vectors = [states[0][:, 0]]
         else:
             vectors = [masked_mean(s, encoded.mask) for s in states]
-        return Encoded(tuple(v[:, None] for v in vectors), encoded.mask.new_ones(len(encoded.pooled), 1), encoded.pooled)
+        return Encoded(
+            tuple(v[:, None] for v in vectors), encoded.mask.new_ones(len(encoded.pooled), 1), encoded.pooled
+        )
 
     def forward(self, selected: Encoded) -> tuple[Tensor, Tensor]:
         """Returns features (B, T, D) and mask (B, T); T is 1 for a task on whole inputs."""
-        if self.weights is None:
-            return selected.states[0], selected.mask
-        weights = self.weights.softmax(0)
-        return sum(w * s for w, s in zip(weights, selected.states, strict=True)), selected.mask  # type: ignore[return-value]
+        states, mask = selected.states, selected.mask
+        if self.weights is None and not self.standardize:
+            return states[0], mask
+        gain = self.scale if self.weights is None else self.weights.softmax(0)[:, None] * self.scale  # (S, D)
+        return sum(g * s for g, s in zip(gain, states, strict=True)) - (gain * self.shift).sum(0), mask

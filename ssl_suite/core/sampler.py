@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.random import item_seed
 
 Key = tuple[int, int]
@@ -23,7 +24,7 @@ def plain_batches(n: int, batch_size: int, seed: int, epoch: int, drop_last: boo
 def bucketed_batches(
     lengths: Sequence[float], batch_size: int, seed: int, epoch: int, drop_last: bool, window: int = 50
 ) -> list[list[int]]:
-    """Batches of similar lengths: sort inside windows of `window` batches of a permutation, then shuffle the batches."""
+    """Batches of similar lengths: sort inside windows of `window` batches of a permutation, shuffle the batches."""
     n = len(lengths)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(item_seed(seed, epoch, n))).tolist()
     span = window * batch_size
@@ -69,7 +70,11 @@ class EpochSampler(Sampler[list[Key]]):
         limit: int | None = None,
     ) -> None:
         self.batches, self.position, self.rank, self.world = batches, position, rank, world
-        self.length = max(1, len(batches(0)) // world)
+        self.length = len(batches(0)) // world
+        if self.length == 0:
+            raise UserError(
+                f"An epoch has {len(batches(0))} batches for {world} processes; lower batch_size or devices."
+            )
         self.per_epoch = min(self.length, limit) if limit else self.length
 
     def __len__(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ class ImageEncoder(Encoder):
     """
 
     modality = "image"
+    net: Any
     mean: Tensor
     std: Tensor
 
@@ -44,7 +47,9 @@ class ImageEncoder(Encoder):
         super().__init__()
         if name not in timm.list_models():
             raise UserError(f"timm has no model {name!r}.{nearest(name, timm.list_models(name[:3] + '*'))}")
-        options = {"img_size": image_size} if image_size else {}
+        options: dict[str, Any] = {"img_size": image_size} if image_size else {}
+        if name.startswith("resnet"):
+            options["zero_init_last"] = False  # as torchvision; zeroed branches would make random weights a straw man
         if width != 64:
             if not name.startswith("resnet"):
                 raise UserError(f"width is for ResNets; {name!r} has its own.")
@@ -60,7 +65,8 @@ class ImageEncoder(Encoder):
         self.config["pretrained"] = False  # a folder brings its own weights
 
     def forward(self, batch: ImageBatch) -> Encoded:
-        x = self.net.forward_features((batch.images - self.mean) / self.std)
+        images = (batch.images - self.mean) / self.std
+        x = self.net.forward_features(images.contiguous(memory_format=torch.channels_last))  # the faster convolutions
         pooled = self.net.forward_head(x)
         states = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x  # (B, D, h, w) or already (B, T, D)
         return Encoded((states,), torch.ones(states.shape[:2], dtype=torch.bool, device=x.device), pooled)
@@ -76,7 +82,7 @@ class ImageEncoder(Encoder):
         return [[named[n] for n in groups[k] if n in named] for k in order]
 
 
-def small_stem(net: nn.Module, name: str) -> None:
+def small_stem(net: Any, name: str) -> None:
     """Replaces a ResNet's 7×7 stride-2 convolution and max-pooling by a 3×3 stride-1 convolution."""
     if not hasattr(net, "conv1") or not hasattr(net, "maxpool"):
         raise UserError(f"small_images changes a ResNet's stem; {name!r} has none.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from ssl_suite.core.batch import ImageBatch, SpeechBatch
+from ssl_suite.core.batch import ImageBatch, SpeechBatch, lengths_to_mask
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
-from ssl_suite.encoders.speech import LogMel
+from ssl_suite.encoders.speech import HOP, LogMel
 from ssl_suite.encoders.text import TextEncoder
 
 
@@ -35,20 +35,22 @@ class Fbank(Encoder):
 
     Args:
         mels: number of channels.
+        stack: frames joined into one state, `stack` · 10 ms.
     """
 
     modality = "speech"
     baseline = "log-mel"
 
-    def __init__(self, mels: int = 80) -> None:
+    def __init__(self, mels: int = 80, stack: int = 1) -> None:
         super().__init__()
-        self.frontend = LogMel(mels)
-        self.dim, self.num_states, self.stride = mels, 1, self.frontend.stride
+        self.frontend = LogMel(mels, stack)
+        self.dim, self.num_states, self.stride = self.frontend.dim, 1, self.frontend.stride
 
     def forward(self, batch: SpeechBatch) -> Encoded:
         frames, mask = self.frontend(batch)
         energies = (self.frontend.mel(batch.wave) + 1e-6).log().transpose(1, 2)
-        return Encoded((frames,), mask, masked_mean(energies, mask))
+        means = masked_mean(energies, lengths_to_mask(batch.lengths // HOP + 1, energies.shape[1]))
+        return Encoded((frames,), mask, means.repeat(1, self.frontend.stack))
 
 
 class BagOfWords(TextEncoder):

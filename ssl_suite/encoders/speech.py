@@ -32,27 +32,29 @@ class LogMel(nn.Module):
 
     Args:
         mels: number of channels.
+        stack: consecutive frames joined into one, `stack` · 10 ms a state.
     """
 
-    stride = HOP
-
-    def __init__(self, mels: int = 80) -> None:
+    def __init__(self, mels: int = 80, stack: int = 1) -> None:
         super().__init__()
-        self.dim = mels
+        self.dim, self.stack, self.stride = mels * stack, stack, HOP * stack
         self.mel = MelSpectrogram(RATE, n_fft=WINDOW, hop_length=HOP, n_mels=mels, center=True, pad_mode="constant")
         for name, buffer in self.mel.named_buffers():  # constants: not part of the weights
             module, _, key = name.rpartition(".")
             self.mel.get_submodule(module).register_buffer(key, buffer, persistent=False)
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """Samples → frames that see only real samples and zeros."""
-        return lengths // HOP + 1
+        """Samples → frames; the last may reach into the zeros after the end."""
+        return (lengths // HOP + self.stack) // self.stack
 
     def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         with torch.autocast(batch.wave.device.type, enabled=False):
             logmel = (self.mel(batch.wave.float()) + 1e-6).log().transpose(1, 2)
-        mask = lengths_to_mask(self.frames(batch.lengths), logmel.shape[1])
-        return normalize_frames(logmel, mask), mask
+        frames = normalize_frames(logmel, lengths_to_mask(batch.lengths // HOP + 1, logmel.shape[1]))
+        if self.stack > 1:
+            frames = F.pad(frames, (0, 0, 0, -frames.shape[1] % self.stack))
+            frames = frames.reshape(len(frames), -1, self.dim)
+        return frames, lengths_to_mask(self.frames(batch.lengths), frames.shape[1])
 
 
 class Waveform(nn.Module):
@@ -73,7 +75,7 @@ class Waveform(nn.Module):
         widths = [1] + [channels] * len(self.kernels)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(i, o, k, s, bias=False)
-            for i, o, k, s in zip(widths, widths[1:], self.kernels, self.strides, strict=True)
+            for i, o, k, s in zip(widths[:-1], widths[1:], self.kernels, self.strides, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in self.kernels)
 
@@ -92,6 +94,8 @@ class Waveform(nn.Module):
 class ResidualGRU(nn.Module):
     """Unidirectional GRU layers with residual connections (APC, arXiv:1904.03240); causal by construction.
 
+    The first layer's residual is projected where the widths differ, so that every parameter learns.
+
     Args:
         input_dim: of the front end.
         dim: of every layer.
@@ -109,9 +113,8 @@ class ResidualGRU(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """(B, T, input_dim) → layers + 1 states (B, T, dim); the first is the projected input."""
         states = [self.project(x)]
-        for i, gru in enumerate(self.grus):
-            y = self.dropout(gru(x)[0])
-            x = y if i == 0 and x.shape[-1] != y.shape[-1] else x + y
+        for gru in self.grus:
+            x = states[-1] + self.dropout(gru(x)[0])
             states.append(x)
         return tuple(states)
 
@@ -134,6 +137,7 @@ class SpeechEncoder(Encoder):
     Args:
         frontend: logmel (10 ms) or waveform (20 ms).
         mels: channels of the log-mel front end.
+        stack: log-mel frames joined into one state.
         channels: of the waveform front end's convolutions.
         trunk: gru (unidirectional, residual) or transformer.
         dim: width.
@@ -149,6 +153,7 @@ class SpeechEncoder(Encoder):
         self,
         frontend: Literal["logmel", "waveform"] = "logmel",
         mels: int = 80,
+        stack: int = 1,
         channels: int = 512,
         trunk: Literal["gru", "transformer"] = "gru",
         dim: int = 512,
@@ -158,7 +163,7 @@ class SpeechEncoder(Encoder):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.frontend = LogMel(mels) if frontend == "logmel" else Waveform(channels)
+        self.frontend = LogMel(mels, stack) if frontend == "logmel" else Waveform(channels)
         self.dim, self.num_states, self.stride = dim, layers + 1, self.frontend.stride
         self.causal = causal or trunk == "gru"
         if trunk == "gru":
@@ -185,3 +190,10 @@ class SpeechEncoder(Encoder):
         frames, mask = self.frontend(batch)
         states = self.encode_frames(frames, mask)
         return Encoded(states, mask, masked_mean(states[-1], mask))
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        blocks = self.trunk.grus if isinstance(self.trunk, ResidualGRU) else self.trunk.blocks
+        above = [list(block.parameters()) for block in blocks]  # type: ignore[union-attr]
+        above[-1] += getattr(self.trunk, "norm", nn.Identity()).parameters()
+        known = {id(p) for layer in above for p in layer}
+        return [[p for p in self.parameters() if id(p) not in known], *above]

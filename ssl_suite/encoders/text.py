@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.core.errors import UserError
-from ssl_suite.encoders.transformer import KVCache, Transformer, TrunkConfig, init_weights
+from ssl_suite.encoders.transformer import KVCache, Places, Transformer, TrunkConfig, init_weights
 
 
 class TextEncoder(Encoder):
@@ -81,6 +81,12 @@ class TextEncoder(Encoder):
         states = self.trunk(self.embed(batch.ids, batch.segments, start), mask, cache)
         return Encoded(states, batch.mask, self._pool(states[-1], batch.mask))
 
+    def output_at(self, batch: TextBatch, at: Places) -> Tensor:
+        if not self.trunk.blocks:
+            return super().output_at(batch, at)
+        mask = None if batch.dense else batch.mask
+        return self.trunk(self.embed(batch.ids, batch.segments), mask, at=at)[-1]
+
     def _pool(self, output: Tensor, mask: Tensor) -> Tensor:
         if self.pool == "mean":
             return masked_mean(output, mask)
@@ -92,4 +98,6 @@ class TextEncoder(Encoder):
     def layers(self) -> list[list[nn.Parameter]]:
         embeddings: list[Any] = [self.tokens, self.positions, self.segments, self.embedding_norm]
         first = [p for m in embeddings if m is not None for p in m.parameters()]
-        return [first, *(list(b.parameters()) for b in self.trunk.blocks), list(self.trunk.norm.parameters())]
+        layers = [first, *(list(b.parameters()) for b in self.trunk.blocks)]
+        layers[-1] += self.trunk.norm.parameters()
+        return layers

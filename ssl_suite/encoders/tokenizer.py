@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from ssl_suite.core.errors import UserError
 
@@ -33,7 +33,9 @@ def special_ids(tokenizer: Tokenizer) -> list[int]:
     return sorted(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
 
 
-def train_tokenizer(texts: Iterator[str] | Sequence[str], kind: Kind = "wordpiece", vocab_size: int = 8192) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterator[str] | Sequence[str], kind: Kind = "wordpiece", vocab_size: int = 8192
+) -> Tokenizer:
     """Trains a tokenizer with BERT's special tokens at ids 0 to 4.
 
     Args:
@@ -47,7 +49,7 @@ def train_tokenizer(texts: Iterator[str] | Sequence[str], kind: Kind = "wordpiec
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+        trainer: Any = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
     elif kind == "unigram":
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.NFKC()
@@ -58,8 +60,14 @@ def train_tokenizer(texts: Iterator[str] | Sequence[str], kind: Kind = "wordpiec
         )
     elif kind == "char":
         tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # nothing is left to merge
         tokenizer.decoder = decoders.Fuse()
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, max_token_length=1, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special,
+            limit_alphabet=max(1, vocab_size - len(special)),
+            show_progress=False,
+        )
     else:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from ssl_suite.core.errors import UserError
 
+Places = tuple[Tensor, ...]
+"""Rows and positions of M chosen states, as `nonzero(as_tuple=True)` gives them."""
+
 
 @dataclass(frozen=True)
 class TrunkConfig:
@@ -67,7 +70,11 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        return self.layers[0][0].shape[2] if self.layers else 0
+        return self.seen(0)
+
+    def seen(self, layer: int) -> int:
+        """Positions that `layer` holds; while a piece runs, the layers below hold more."""
+        return self.layers[layer][0].shape[2] if layer < len(self.layers) else 0
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         if layer == len(self.layers):
@@ -96,19 +103,24 @@ class Attention(nn.Module):
         self.heads, self.causal, self.rotary, self.dropout = c.heads, c.causal, c.positions == "rotary", c.dropout
         self.qkv, self.out = nn.Linear(c.dim, 3 * c.dim), nn.Linear(c.dim, c.dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0, at: Places | None = None
+    ) -> Tensor:
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
-        start = cache.length if cache and layer < len(cache.layers) else 0
+        start = cache.seen(layer) if cache is not None else 0
         if self.rotary:
             q, k = rotate(q, start), rotate(k, start)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         causal = self.causal and mask is None and t > 1
+        if causal and start:  # the kernel's own flag would align the piece with the first key
+            mask, causal = torch.ones(t, start + t, dtype=torch.bool, device=x.device).tril(start), False
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, dropout_p=self.dropout if self.training else 0.0
         )
-        return self.out(y.transpose(1, 2).reshape(b, t, d))
+        y = y.transpose(1, 2).reshape(b, t, d)
+        return self.out(y if at is None else y[at])
 
 
 class FeedForward(nn.Module):
@@ -138,11 +150,14 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(c.dim, c.eps), nn.LayerNorm(c.dim, c.eps)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0, at: Places | None = None
+    ) -> Tensor:
+        kept = x if at is None else x[at]
         if self.pre:
-            x = x + self.dropout(self.attention(self.norm1(x), mask, cache, layer))
+            x = kept + self.dropout(self.attention(self.norm1(x), mask, cache, layer, at))
             return x + self.dropout(self.feed_forward(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x, mask, cache, layer)))
+        x = self.norm1(kept + self.dropout(self.attention(x, mask, cache, layer, at)))
         return self.norm2(x + self.dropout(self.feed_forward(x)))
 
 
@@ -159,25 +174,29 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim, config.eps) if config.norm == "pre" else nn.Identity()
         self.apply(init_weights)
-        for block in self.blocks:
-            for projection in (block.attention.out, block.feed_forward.down):
-                nn.init.normal_(projection.weight, std=0.02 / (2 * config.layers) ** 0.5)
+        for name, weight in self.named_parameters():
+            if name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+                nn.init.normal_(weight, std=0.02 / (2 * config.layers) ** 0.5)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, at: Places | None = None
+    ) -> tuple[Tensor, ...]:
         """Runs the blocks.
 
         Args:
             x: (B, T, D).
             mask: (B, T) True = real, or None where all are real.
             cache: of a causal trunk, for generation one piece at a time.
+            at: the M positions whose output is wanted; the last block skips what only the others would need.
 
         Returns:
-            layers + 1 tensors (B, T, D): the input, the output of each block; the last one normalised.
+            layers + 1 tensors (B, T, D): the input, the output of each block; the last one normalised, and (M, D)
+            where `at` is given.
         """
         seen = attention_mask(mask, self.config.causal)
         states = [x]
         for i, block in enumerate(self.blocks):
-            states.append(block(states[-1], seen, cache, i))
+            states.append(block(states[-1], seen, cache, i, at if i == len(self.blocks) - 1 else None))
         states[-1] = self.norm(states[-1])
         return tuple(states)
 

@@ -49,7 +49,9 @@ class CTC(Task):
         )
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({"cer": CharErrorRate(), "wer": WordErrorRate(), "unfit": Unfit()}, compute_groups=False)
+        return MetricCollection(
+            {"cer": CharErrorRate(), "wer": WordErrorRate(), "unfit": Unfit()}, compute_groups=False
+        )
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
         said = ["".join(self.labels[i] for i in row.tolist() if i != IGNORE) for row in target]
@@ -68,7 +70,10 @@ class CTC(Task):
 
 
 class Unfit(Metric):
-    """Share of targets that no alignment fits: fewer states than characters plus repeats. `zero_infinity` hides them."""
+    """Share of targets that no alignment fits: fewer states than characters plus repeats; `zero_infinity` hides it."""
+
+    unfit: Tensor
+    total: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,7 +37,10 @@ class Tag(Task):
 
     def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         counted = (target != IGNORE).sum().clamp(min=1)
-        return F.cross_entropy(output.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE, reduction="sum") / counted
+        return (
+            F.cross_entropy(output.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE, reduction="sum")
+            / counted
+        )
 
     def metrics(self) -> MetricCollection:
         n = len(self.labels)

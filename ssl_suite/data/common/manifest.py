@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.source import columns_of, read_rows
 
 MANIFESTS = ("metadata.csv", "manifest.csv")
 PATH_COLUMNS = ("file_name", "path", "file")
@@ -44,20 +44,18 @@ def list_media(place: Path, media: str, extensions: set[str]) -> dict[str, list[
 
 
 def _read_manifest(manifest: Path, media: str) -> tuple[dict[str, list[Any]], list[Path]]:
-    try:
-        with manifest.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{manifest} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    rows = read_rows(manifest)
     if not rows:
         raise UserError(f"{manifest} has no rows.")
-    names = [str(name) for name in rows[0]]
+    values = columns_of(rows)
+    names = list(values)
     key = next((name for name in (*PATH_COLUMNS, media) if name in names), None)
     if key is None:
         raise UserError(f"{manifest} has no column {PATH_COLUMNS[0]!r}; it has {', '.join(names)}.")
     for number, row in enumerate(rows, 2):
-        if not (manifest.parent / str(row[key])).is_file():
-            raise UserError(f"{manifest}, row {number}: there is no file {row[key]!r}.")
-    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in names if name != key}
-    columns.setdefault("id", [row[key] for row in rows])
-    return columns, [manifest.parent / row[key] for row in rows]
+        if not (manifest.parent / str(row.get(key))).is_file():
+            raise UserError(f"{manifest}, row {number}: there is no file {row.get(key)!r}.")
+    paths = [manifest.parent / name for name in values[key]]
+    columns = {name: values[name] for name in names if name != key}
+    columns.setdefault("id", values[key])
+    return columns, paths

@@ -20,11 +20,13 @@ class SourceData(DataModule):
         source: see `open_source`.
         target: column of the target, for tasks.
         where: keep only the rows whose column has this value: `{language: en}`.
-        labels: number of labelled training rows to use, drawn evenly over the classes with the run's seed; None for all.
+        labels: number of labelled training rows to use, drawn evenly over the classes by the run's seed; None: all.
         options: of the base class.
     """
 
     input_column: ClassVar[str]
+    holds_out = True
+    """Whether a source without a validation split gives up a tenth of its training rows for one."""
 
     def __init__(
         self, source: str, target: str, where: dict[str, str] | None, labels: int | None, **options: Any
@@ -41,12 +43,15 @@ class SourceData(DataModule):
     def prepare(self, request: Request) -> None:
         if not self._opened:
             opened = open_source(self.source, self.folder_reader(), self.input_column)
-            self._opened = hold_out({s: self._filter(rows) for s, rows in opened.items()})
+            kept = {s: self._filter(rows) for s, rows in opened.items()}
+            self._opened = hold_out(kept) if self.holds_out else kept
             for rows in self._opened.values():
-                if self.input_column not in rows.columns:
-                    raise UserError(f"{rows.name} has no column {self.input_column!r}; it has {', '.join(rows.columns)}.")
+                rows.expect(self.input_column)
         self.rows = dict(self._opened)
-        if request.target:
+        self.targets = None
+        known = request.labels is not None  # a trained task can answer for rows without targets
+        self.labelled = not known or any(self.target_column in rows.columns for rows in self.rows.values())
+        if request.target and self.labelled:
             targets = Targets(self.rows, self.target_column, request.target, request.labels)
             self.labels = targets.labels
             if self.label_budget is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Callable
@@ -28,10 +30,11 @@ class Rows:
 
     Attributes:
         fingerprint: changes whenever the file or the selection of rows does.
+        numbers: place of each row in the source, for messages; None for all of it.
     """
 
-    def __init__(self, table: Dataset, name: str, fingerprint: str = "") -> None:
-        self.table, self.name, self.fingerprint = table, name, fingerprint
+    def __init__(self, table: Dataset, name: str, fingerprint: str = "", numbers: list[int] | None = None) -> None:
+        self.table, self.name, self.fingerprint, self.numbers = table, name, fingerprint, numbers
         self._columns: dict[str, list[Any]] = {}
 
     def __len__(self) -> int:
@@ -44,10 +47,14 @@ class Rows:
     def columns(self) -> list[str]:
         return self.table.column_names
 
-    def column(self, name: str) -> list[Any]:
-        """All values of a column, read once."""
+    def expect(self, name: str) -> None:
+        """Raises UserError unless there is such a column."""
         if name not in self.columns:
             raise UserError(f"{self.name} has no column {name!r}.{nearest(name, self.columns)}")
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column, read once."""
+        self.expect(name)
         if name not in self._columns:
             self._columns[name] = list(self.table[name])
         return self._columns[name]
@@ -59,18 +66,19 @@ class Rows:
         return list(feature.names) if hasattr(feature, "names") else None
 
     def where(self, index: int) -> str:
-        return f"{self.name}, row {index + 1}"
+        return f"{self.name}, row {(self.numbers[index] if self.numbers else index) + 1}"
 
     def take(self, indices: list[int]) -> Rows:
         digest = hashlib.sha256(f"{self.fingerprint}{indices}".encode()).hexdigest()[:16]
-        return Rows(self.table.select(indices), self.name, digest)
+        numbers = [self.numbers[i] for i in indices] if self.numbers else indices
+        return Rows(self.table.select(indices), self.name, digest, numbers)
 
 
 def open_source(source: str, folder_reader: FolderReader | None = None, media: str | None = None) -> dict[str, Rows]:
     """Opens every split of a source.
 
     Args:
-        source: `samples:NAME`, `hf:NAME` or `hf:NAME/CONFIG`, a parquet, jsonl or csv file, a folder of such files named
+        source: `samples:NAME`, `hf:NAME` or `hf:NAME/CONFIG`, a parquet, jsonl or csv file, a folder of them named
             after their split, or a folder of media files (with `train`, `validation`, `test` inside, or none of them).
         folder_reader: lists a folder of media files.
         media: name of the image or audio column, kept as encoded bytes.
@@ -81,6 +89,7 @@ def open_source(source: str, folder_reader: FolderReader | None = None, media: s
     Raises:
         UserError: it does not exist, is empty, or cannot be read.
     """
+    state = ""
     if source.startswith("samples:"):
         opened = _samples(source.removeprefix("samples:"))
     elif source.startswith("hf:"):
@@ -91,8 +100,9 @@ def open_source(source: str, folder_reader: FolderReader | None = None, media: s
             hint = f" Did you mean samples:{source}?" if (SAMPLES / source).is_dir() else ""
             raise UserError(f"No data at {source!r}.{hint}")
         opened = _file(path, folder_reader) if path.is_file() else _folder(path, folder_reader)
+        state = _state(path, [t for t, _ in opened.values()], media)
     splits = {
-        split: Rows(_undecoded(table, media), name, f"{name}|{len(table)}|{_stamp(table)}")
+        split: Rows(_undecoded(table, media), name, f"{name}|{len(table)}|{_stamp(table)}|{state}")
         for split, (table, name) in opened.items()
     }
     if not splits or all(len(rows) == 0 for rows in splits.values()):
@@ -108,6 +118,19 @@ def _stamp(table: Dataset) -> str:
         if column.nbytes < 50_000_000:
             for buffer in (b for chunk in column.chunks for b in chunk.buffers() if b is not None):
                 digest.update(buffer)
+    return digest.hexdigest()[:16]
+
+
+def _state(place: Path, tables: list[Dataset], media: str | None) -> str:
+    """A hash of the names, sizes and times of a local source's files: changes whenever one of them does."""
+    files = set(place.rglob("*")) if place.is_dir() else {place}
+    for table in tables:
+        if place.is_file() and media in table.column_names and table.data.column(media).nbytes < 50_000_000:
+            files |= {Path(v["path"]) for v in table[media] if isinstance(v, dict) and v.get("bytes") is None}
+    digest = hashlib.sha256()
+    for path in sorted(p for p in files if p.is_file()):
+        stat = path.stat()
+        digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -127,16 +150,14 @@ def _undecoded(table: Dataset, media: str | None) -> Dataset:
     return table.cast_column(media, type(feature)(decode=False)) if hasattr(feature, "decode") else table
 
 
-def _table(path: Path) -> Dataset:
+def _table(path: Path, reader: FolderReader | None = None) -> Dataset:
     kind = TABLES.get(path.suffix)
     if kind is None:
         raise UserError(f"{path}: cannot read {path.suffix or 'this'} files as a table; use {', '.join(TABLES)}.")
     datasets = _datasets()
     try:
-        if kind == "csv":
-            return datasets.Dataset.from_csv(str(path), sep="\t" if path.suffix == ".tsv" else ",", keep_in_memory=True)
-        if kind == "json":
-            return datasets.Dataset.from_list(_json_rows(path))
+        if kind != "parquet":
+            return datasets.Dataset.from_dict(reader(path) if reader else columns_of(read_rows(path)))
         return datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
     except UserError:
         raise
@@ -145,21 +166,45 @@ def _table(path: Path) -> Dataset:
         raise UserError(f"{path} cannot be read as {kind}: {' '.join(str(cause).split())[:200]}") from error
 
 
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a csv, tsv, jsonl or json file; values of csv and tsv are text, and tsv knows no quotes (as GLUE's)."""
+    text = read_utf8(path)
+    if path.suffix in (".csv", ".tsv"):
+        csv.field_size_limit(2**31 - 1)
+        file = io.StringIO(text, newline="")
+        if path.suffix == ".tsv":
+            return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return list(csv.DictReader(file))
     if path.suffix == ".json" and text.lstrip().startswith("["):
-        return json.loads(text)
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
+        rows = json.loads(text)
+        places = [f"entry {i}" for i in range(1, len(rows) + 1)]
+    else:
+        lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+        places, rows = [f"line {i}" for i, _ in lines], []
+        for place, (_, line) in zip(places, lines, strict=True):
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
-                raise UserError(f"{path}, line {number} is not JSON ({error}).") from None
+                raise UserError(f"{path}, {place} is not JSON ({error}); mend or remove it.") from None
+    for place, row in zip(places, rows, strict=True):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, {place} is not a JSON object with named columns.")
     return rows
+
+
+def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Rows → column → values, None where a row has none."""
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for row in rows for k in row if k)}
+
+
+def read_utf8(path: Path) -> str:
+    """Reads a text file, or names the line and byte that are not UTF-8."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line} is not UTF-8 (byte {error.start}); save the file as UTF-8.") from None
 
 
 def _named_tables(folder: Path) -> dict[str, list[Path]]:
@@ -168,8 +213,8 @@ def _named_tables(folder: Path) -> dict[str, list[Path]]:
     return {s: found for s in SPLITS if (found := [p for p in files if p.stem.split("-")[0] in ALIASES[s]])}
 
 
-def _read_tables(named: dict[str, list[Path]]) -> dict[str, tuple[Dataset, str]]:
-    tables = {split: [_table(p) for p in paths] for split, paths in named.items()}
+def _read_tables(named: dict[str, list[Path]], reader: FolderReader | None = None) -> dict[str, tuple[Dataset, str]]:
+    tables = {split: [_table(p, reader) for p in paths] for split, paths in named.items()}
     join = _datasets().concatenate_datasets
     return {s: (join(t) if len(t) > 1 else t[0], str(named[s][0])) for s, t in tables.items()}
 
@@ -188,33 +233,29 @@ def _hub(name: str) -> dict[str, tuple[Dataset, str]]:
     try:
         loaded = datasets.load_dataset(repository, config)
     except Exception as error:
-        raise UserError(f"The hub data set {name!r} could not be loaded: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(
+            f"The hub data set {name!r} could not be loaded: {' '.join(str(error).split())[:200]}"
+        ) from error
     found = {s: next((a for a in ALIASES[s] if a in loaded), None) for s in SPLITS}
     return {s: (loaded[a], f"hf:{name}, {a}") for s, a in found.items() if a}
 
 
 def _file(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:
-    if path.suffix == ".csv" and reader is not None:
-        return {"train": (_datasets().Dataset.from_dict(reader(path)), str(path))}
     if path.suffix == ".txt":
         return {"train": (_datasets().Dataset.from_dict({"text": read_lines(path)}), str(path))}
-    return {"train": (_table(path), str(path))}
+    return {"train": (_table(path, reader), str(path))}
 
 
 def read_lines(path: Path) -> list[str]:
     """Documents of a text file: separated by empty lines where there are any, else one a line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line} is not UTF-8 (byte {error.start}); save the file as UTF-8.") from None
+    text = read_utf8(path)
     parts = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
     return [p.strip() for p in parts if p.strip()]
 
 
 def _folder(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:
     if named := _named_tables(path):
-        return _read_tables(named)
+        return _read_tables(named, reader)
     inside = {s: d for s in SPLITS for a in ALIASES[s] if (d := path / a).is_dir()}
     if reader is None:
         raise UserError(f"{path} has no tables named after splits (train.jsonl, test.parquet, ...).")

@@ -45,8 +45,9 @@ class Targets:
         """The column with class numbers turned into their names."""
         names, values = rows.label_names(self.column), rows.column(self.column)
         if self.kind == "tags":
-            if values and not isinstance(values[0], (list, tuple)):
-                raise UserError(f"{rows.name}: column {self.column!r} must hold a list of tags per row.")
+            for i, value in enumerate(values):
+                if not isinstance(value, (list, tuple)):
+                    raise UserError(f"{rows.where(i)}: {self.column!r} holds {repr(value)[:60]}, not a list of tags.")
             return [[names[t] if names else str(t) for t in row] for row in values]
         if self.kind == "class":
             for i, value in enumerate(values):
@@ -54,6 +55,9 @@ class Targets:
                     raise UserError(f"{rows.where(i)}: {self.column!r} holds {value!r}, not a label.")
             return [names[v] if names else str(v) for v in values]
         if self.kind == "characters":
+            for i, value in enumerate(values):
+                if value is None:
+                    raise UserError(f"{rows.where(i)}: {self.column!r} is empty; give each row a transcript.")
             return [clean(str(v)) if self.normalize else str(v) for v in values]
         return values
 
@@ -64,7 +68,9 @@ class Targets:
             return names
         values = self.values[train]
         found = set(values) if self.kind == "class" else {part for value in values for part in value}
-        return sorted(found, key=lambda v: (len(v), v) if v.isdigit() else (0, v) if self.kind == "characters" else (99, v))
+        return sorted(
+            found, key=lambda v: (len(v), v) if v.isdigit() else (0, v) if self.kind == "characters" else (99, v)
+        )
 
     def _encode(self, rows: Rows, values: list[Any], index: dict[str, int]) -> list[Tensor]:
         encoded = []
@@ -110,7 +116,8 @@ def few(labels: list[Any], budget: int, seed: int) -> list[int]:
     by_label: dict[Any, list[int]] = {}
     for i in draw:
         by_label.setdefault(labels[i], []).append(i)
-    queues, chosen = list(by_label.values()), []
+    queues = list(by_label.values())
+    chosen: list[int] = []
     while len(chosen) < min(budget, len(labels)):
         for queue in queues:
             if queue and len(chosen) < budget:

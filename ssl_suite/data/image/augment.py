@@ -1,7 +1,7 @@
 """Augmentation of a whole batch on its device: every item with its own draws, two views in a few kernels.
 
-The same distributions as torchvision's PIL transforms (tests compare them), but one affine grid, one colour matrix and one
-grouped convolution a batch instead of a Python call an image.
+The same distributions as torchvision's PIL transforms (tests compare them), but one affine grid, one colour matrix and
+one grouped convolution a batch instead of a Python call an image.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def augment(images: Tensor, seeds: Tensor, view: View, size: int, stream: int) -
         (B, 3, size, size) in [0, 1].
     """
     u = uniform(seeds, 16, stream=100 + stream)
-    x = crop_flip(images, u, view, size)
+    x = crop_flip(images, u, uniform(seeds, 20, stream=200 + stream), view, size)
     x = colour_jitter(x, u[:, 5:11], view)
     x = torch.where((u[:, 11] < view.grey)[:, None, None, None], luma(x).expand_as(x), x)
     if view.blur > 0:
@@ -82,14 +82,18 @@ def augment(images: Tensor, seeds: Tensor, view: View, size: int, stream: int) -
     return x
 
 
-def crop_flip(images: Tensor, u: Tensor, view: View, size: int) -> Tensor:
-    """Random resized crop, flip and rotation as one affine resampling, area-averaged where it shrinks."""
+def crop_flip(images: Tensor, u: Tensor, tries: Tensor, view: View, size: int) -> Tensor:
+    """Random resized crop, flip and rotation as one affine resampling, area-averaged where it shrinks.
+
+    As torchvision: of ten drawn crops (areas and ratios in `tries`, (B, 20)) the first that fits into the image.
+    """
     h, w = images.shape[-2:]
-    area = (view.crop[0] + (view.crop[1] - view.crop[0]) * u[:, 0]) * h * w
+    area = (view.crop[0] + (view.crop[1] - view.crop[0]) * tries[:, :10]) * h * w
     low, high = (math.log(r) for r in view.ratio)
-    ratio = (low + (high - low) * u[:, 1]).exp()
-    width = ((area * ratio).sqrt() / w).clamp(max=1.0)  # as shares of the sides
-    height = ((area / ratio).sqrt() / h).clamp(max=1.0)
+    ratio = (low + (high - low) * tries[:, 10:]).exp()
+    widths, heights = (area * ratio).sqrt() / w, (area / ratio).sqrt() / h  # as shares of the sides
+    first = (torch.maximum(widths, heights) <= 1 + 1e-6).int().argmax(1, keepdim=True)
+    width, height = (s.gather(1, first)[:, 0].clamp(max=1.0) for s in (widths, heights))
     x0, y0 = (1 - width) * (2 * u[:, 2] - 1), (1 - height) * (2 * u[:, 3] - 1)  # centre, in [-1, 1]
     sign = 1 - 2 * (u[:, 4] < view.flip).float()
     angle = (2 * u[:, 15] - 1) * math.radians(view.rotate)
@@ -142,7 +146,7 @@ def rotate_hue(x: Tensor, angle: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, chance: Tensor, strength: Tensor, view: View) -> Tensor:
-    """Gaussian blur with a σ for each item, kernel about 10 % of the side; separable, one grouped convolution an axis."""
+    """Gaussian blur with a σ for each item, kernel about 10 % of the side; one grouped convolution an axis."""
     b, c, h, w = x.shape
     scale = h / 224
     radius = max(1, round(0.05 * h))

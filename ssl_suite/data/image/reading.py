@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ssl_suite.core.data import BadItem
@@ -28,13 +29,17 @@ def load_image(value: Any, where: str) -> Image.Image:
     path, data = value.get("path"), value.get("bytes")
     name = path if data is None else where
     try:
-        image = Image.open(path if data is None else io.BytesIO(data))
+        image: Image.Image = Image.open(path if data is None else io.BytesIO(data))
         image.load()
     except FileNotFoundError:
         raise BadItem(f"{name} does not exist.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:  # its text repeats the path, or an address in memory
+        raise BadItem(f"{name} is not an image of a known format; replace it, or set on_error: skip.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadItem(f"{name} is not a readable image ({error}); replace it, or set on_error: skip.") from None
-    if image.mode in ("RGBA", "LA", "P", "PA") and "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+    if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if (image.mode in ("RGBA", "LA", "P", "PA") and "transparency" in image.info) or image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")

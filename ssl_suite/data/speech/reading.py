@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,23 @@ def load_audio(value: Any, where: str) -> Tensor:
         raise BadItem(f"{name} has no samples; remove it, or set on_error: skip.")
     if 0 < expected < 2**62 and len(samples) < expected:
         raise BadItem(f"{name} is cut short ({len(samples)} of {expected} samples); replace it, or set on_error: skip.")
+    if missing := _missing_bytes(path, data):
+        raise BadItem(f"{name} is cut short (the last {missing} bytes are missing); replace it, or set on_error: skip.")
     return resample(torch.from_numpy(samples).mean(1), rate, RATE)
+
+
+def _missing_bytes(path: str, data: bytes | None) -> int:
+    """Bytes that a WAV or AIFF promises and lacks; libsndfile shortens such a file without a word."""
+    if data is None:
+        with open(path, "rb") as file:
+            head, size = file.read(8), Path(path).stat().st_size
+    else:
+        head, size = data[:8], len(data)
+    if head[:4] not in (b"RIFF", b"FORM") or len(head) < 8:
+        return 0
+    promised = struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:])[0] + 8
+    streamed = promised > 0x7FFF0000  # the writer could not know the length
+    return 0 if streamed else max(0, promised - size - 1)  # some leave out the last padding byte
 
 
 def duration(value: Any, where: str) -> float:

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.data import Request, run_seed
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import pad_targets
 from ssl_suite.core.random import uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
@@ -96,10 +97,13 @@ class Speech(SourceData):
         """Seconds of each utterance."""
         if split not in self._lengths:
             rows = self.rows[split]
-            if "seconds" in rows.columns:
-                self._lengths[split] = [float(s) for s in rows.column("seconds")]
-            else:
-                self._lengths[split] = [duration(rows[i]["audio"], rows.where(i)) for i in range(len(rows))]
+            given: list[Any] = rows.column("seconds") if "seconds" in rows.columns else [None]
+            if any(s in (None, "") for s in given):
+                given = [duration(rows[i]["audio"], rows.where(i)) for i in range(len(rows))]
+            try:
+                self._lengths[split] = [float(s) for s in given]
+            except ValueError as error:
+                raise UserError(f"{rows.name}: column 'seconds' must hold numbers ({error}).") from None
         return self._lengths[split]
 
     def train_batches(self, epoch: int) -> list[list[int]]:
@@ -135,4 +139,3 @@ class Speech(SourceData):
             torch.tensor([len(i.wave) for i in items]),
             RATE,
         )
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ssl_suite.core.features import default_cache, pad_targets
 from ssl_suite.core.folder import replacing
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.module import SourceData
-from ssl_suite.data.common.source import FolderReader, read_lines
+from ssl_suite.data.common.source import FolderReader, columns_of, read_lines, read_rows
 from ssl_suite.data.text.tokens import read_tokens, tokenizer_hash, write_tokens
 from ssl_suite.encoders.tokenizer import Kind, load_tokenizer, token_id, train_tokenizer
 
@@ -107,24 +106,42 @@ class Text(SourceData):
         super().prepare(request)
         self._tokens.clear()
         self._encoded.clear()
+        self.blocks = request.target is None and self.pack
+        self.tagging = request.target == "tags"
+        if not self.blocks:
+            for split in self.splits():
+                self._check(split)
         self.tokenizer = request.tokenizer or self.tokenizer or self._make_tokenizer()
+        self.tokenizer.no_padding()  # batches pad themselves
         size = self.tokenizer.get_vocab_size()
         if request.vocab_size is not None and size > request.vocab_size:
             raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
-        self.blocks = request.target is None and self.pack
-        self.tagging = request.target == "tags"
         if self.blocks:
             for split in self.splits():
                 self._tokens[split] = self._tokenise(split)
 
+    def _check(self, split: str) -> None:
+        """Raises UserError at the first row without a text (or, for tagging, without a tag for each word)."""
+        rows, kind = self.rows[split], list if self.tagging else str
+        for column in [self.input_column, *([self.pair] if self.pair else [])]:
+            for i, value in enumerate(rows.column(column)):
+                if not isinstance(value, kind):
+                    wanted = "a list of words" if self.tagging else "a text"
+                    raise UserError(f"{rows.where(i)}: {column!r} holds {repr(value)[:60]}, not {wanted}.")
+        if self.tagging and self.targets is not None:
+            for i, words in enumerate(rows.column(self.input_column)):
+                if len(words) != (tags := len(self.targets.encoded[split][i])):
+                    raise UserError(f"{rows.where(i)}: {len(words)} words but {tags} tags; each word needs one.")
+
     def _make_tokenizer(self) -> Tokenizer:
         if self.wanted_tokenizer not in ("wordpiece", "bpe", "unigram", "char", "byte"):
             return load_tokenizer(self.wanted_tokenizer)
-        texts = [t if isinstance(t, str) else " ".join(t) for t in self.rows["train"].column(self.input_column)]
-        key = f"{self.rows['train'].fingerprint}|{self.wanted_tokenizer}|{self.vocab_size}"
+        key = f"{self.rows['train'].fingerprint}|{self.input_column}|{self.wanted_tokenizer}|{self.vocab_size}"
         path = default_cache() / "tokenizers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
         if not path.exists():
-            trained = train_tokenizer(texts, self.wanted_tokenizer, self.vocab_size)  # type: ignore[arg-type]
+            self._check("train")
+            texts = [t if isinstance(t, str) else " ".join(t) for t in self.rows["train"].column(self.input_column)]
+            trained = train_tokenizer(texts, self.wanted_tokenizer, self.vocab_size)
             with replacing(path) as temporary:
                 trained.save(str(temporary))
         return load_tokenizer(str(path))
@@ -135,6 +152,7 @@ class Text(SourceData):
         key = f"{rows.fingerprint}|{self.input_column}|{tokenizer_hash(self.tokenizer).hex()}"
         path = default_cache() / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.tokens"
         if not path.exists():
+            self._check(split)
             write_tokens(iter(rows.column(self.input_column)), self.tokenizer, path)
         tokens = read_tokens(path, self.tokenizer)
         if len(tokens) < self.max_length - 1:
@@ -181,7 +199,9 @@ class Text(SourceData):
             ]
             cut = sum(bool(e.overflowing) for e in encodings)
             if cut:
-                rank_zero_warn(f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.max_length} tokens and were cut.")
+                rank_zero_warn(
+                    f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.max_length} tokens and were cut."
+                )
         return self._encoded[split]
 
     def _target(self, split: str, index: int, words: list[int | None]) -> Tensor | None:
@@ -235,19 +255,18 @@ class Text(SourceData):
 
     def fingerprint(self, split: str) -> str:
         assert self.tokenizer is not None
-        return f"{super().fingerprint(split)}|{self.input_column}|{self.pair}|{self.max_length}|{tokenizer_hash(self.tokenizer).hex()}"
+        options = f"{self.input_column}|{self.pair}|{self.max_length}"
+        return f"{super().fingerprint(split)}|{options}|{tokenizer_hash(self.tokenizer).hex()}"
 
 
 def list_text(folder: Path) -> dict[str, list[Any]]:
-    """Documents of all .txt files below a folder; a .csv is read as it is.
+    """Documents of all .txt files below a folder; a table is read as it is.
 
     Raises:
         UserError: there is none, one is empty of text, or one is not UTF-8.
     """
     if folder.is_file():
-        with folder.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {name: [row[name] for row in rows] for name in (rows[0] if rows else [])}
+        return columns_of(read_rows(folder))
     paths = sorted(folder.rglob("*.txt"))
     if not paths:
         raise UserError(f"{folder} holds no .txt files and no table named after a split.")

@@ -41,4 +41,5 @@ class SimCLR(Method):
     def step(self, batch: ImageBatch) -> StepOutput:
         features = self.encoder(batch.view(0, 1)).pooled  # (2B, D): both views in one forward, one batch-norm batch
         a, b = self.projector(features).chunk(2)
+        self.contrast.gather_distributed = self.training  # ranks may validate unequal numbers of batches
         return StepOutput(self.contrast(a, b), features=features.chunk(2)[0])

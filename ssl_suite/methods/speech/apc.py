@@ -9,6 +9,7 @@ from ssl_suite.core.encoder import Encoder, expect, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.encoders.speech import SpeechEncoder
 
 
 class APC(Method):
@@ -20,11 +21,17 @@ class APC(Method):
         optim: how weights are updated.
     """
 
+    encoder: SpeechEncoder
+
     def __init__(self, encoder: Encoder | str, steps: int = 5, optim: Optim = Optim("adam", 1e-4)) -> None:
         super().__init__(encoder, optim)
         expect(self.encoder, "speech", "APC")
         if not getattr(self.encoder, "causal", False):
-            raise UserError("APC needs an encoder that sees the past only: trunk: gru, or a transformer with causal: true.")
+            raise UserError(
+                "APC needs an encoder that sees the past only: trunk: gru, or a transformer with causal: true."
+            )
+        if any(p.requires_grad for p in self.encoder.frontend.parameters()):
+            raise UserError("APC predicts log-mel frames; learned ones would collapse: frontend: logmel.")
         self.steps = steps
         self.predict = nn.Linear(self.encoder.dim, self.encoder.frontend.dim)
 

@@ -11,8 +11,10 @@ from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id
 from ssl_suite.encoders.transformer import KVCache
+from ssl_suite.methods.text.vocabulary import vocabulary_loss
 
 
 class CausalLM(Method):
@@ -22,6 +24,9 @@ class CausalLM(Method):
         encoder: a causal text encoder.
         optim: how weights are updated; GPT-2 124M used lr 6e-4, betas (0.9, 0.95), weight decay 0.1.
     """
+
+    encoder: TextEncoder
+    perplexity = True
 
     def __init__(
         self,
@@ -41,13 +46,13 @@ class CausalLM(Method):
         encoded = self.encoder(batch)
         seen, following = batch.ids[:, :-1], batch.ids[:, 1:]
         counted = batch.mask[:, 1:] & (seen != self.end_id)  # nothing is predicted across the end of a document
-        logits = self.logits(encoded.states[-1][:, :-1][counted])
-        loss = F.cross_entropy(logits.float(), following[counted], reduction="sum") / max(1, len(logits))
-        return StepOutput(loss, {"perplexity": loss.detach().exp()}, encoded.pooled, weight=len(logits))
+        states, targets = encoded.states[-1][:, :-1][counted], following[counted]
+        loss = vocabulary_loss(states, self.encoder.tokens.weight, None, targets) / max(1, len(targets))
+        return StepOutput(loss, features=encoded.pooled, weight=len(targets))
 
     def logits(self, states: Tensor) -> Tensor:
         """(…, D) → (…, V) by the transposed word embedding."""
-        return F.linear(states, self.encoder.tokens.weight)  # type: ignore[union-attr, arg-type]
+        return F.linear(states, self.encoder.tokens.weight)
 
     @torch.no_grad()
     def generate(
@@ -63,13 +68,15 @@ class CausalLM(Method):
             top_p: draw among the likeliest whose probabilities reach p.
             seed: of the draws.
         """
-        return generate(self, prompt, length, temperature, top_k, top_p, seed)
+        training = self.encoder.training
+        try:
+            return generate(self, prompt, length, temperature, top_k, top_p, seed)
+        finally:
+            self.encoder.train(training)
 
 
 @torch.no_grad()
-def generate(
-    model: CausalLM, prompt: str, length: int, temperature: float, top_k: int, top_p: float, seed: int
-) -> str:
+def generate(model: CausalLM, prompt: str, length: int, temperature: float, top_k: int, top_p: float, seed: int) -> str:
     """See `CausalLM.generate`; keys and values of what was read are kept, so each step costs one token."""
     encoder, tokenizer = model.encoder.eval(), model.encoder.tokenizer
     device = next(encoder.parameters()).device
@@ -77,11 +84,13 @@ def generate(
     banned = torch.tensor([i for i in special_ids(tokenizer) if i != end], device=device)
     generator = torch.Generator(device).manual_seed(seed)
     ids = [start, *tokenizer.encode(prompt, add_special_tokens=False).ids]
-    limit = encoder.max_length if encoder.positions is not None else len(ids) + length  # type: ignore[union-attr]
+    limit = encoder.max_length if encoder.positions is not None else len(ids) + length
     cache, feed = KVCache(), ids
-    for _ in range(min(length, limit - len(ids))):  # type: ignore[call-overload]
+    for _ in range(min(length, limit - len(ids))):
         tokens = torch.tensor([feed], device=device)
-        batch = TextBatch(tokens[:, 0], tokens[:, 0], None, tokens, torch.ones_like(tokens, dtype=torch.bool), dense=True)
+        batch = TextBatch(
+            tokens[:, 0], tokens[:, 0], None, tokens, torch.ones_like(tokens, dtype=torch.bool), dense=True
+        )
         logits = model.logits(encoder(batch, cache).states[-1][0, -1]).float()
         logits[banned] = -torch.inf
         logits[tokenizer.get_vocab_size() :] = -torch.inf
@@ -101,5 +110,7 @@ def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator
         logits = logits.masked_fill(logits < logits.topk(min(top_k, len(logits))).values[-1], -torch.inf)
     probabilities, order = logits.softmax(-1).sort(descending=True)
     if top_p < 1:  # keep the fewest whose sum reaches p, always the first
-        probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= top_p, 0)
+        beyond = probabilities.cumsum(-1) - probabilities >= top_p
+        beyond[0] = False
+        probabilities = probabilities.masked_fill(beyond, 0)
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])

@@ -25,9 +25,7 @@ def choose_positions(allowed: Tensor, seeds: Tensor, rate: float) -> Tensor:
     return (draw.argsort(1).argsort(1) < budget) & allowed
 
 
-def bert_mask(
-    batch: TextBatch, special: Tensor, mask_id: int, vocab_size: int, rate: float
-) -> tuple[Tensor, Tensor]:
+def bert_mask(batch: TextBatch, special: Tensor, mask_id: int, vocab_size: int, rate: float) -> tuple[Tensor, Tensor]:
     """BERT's corruption (arXiv:1810.04805, section 3.1): 80 % [MASK], 10 % a random token, 10 % unchanged.
 
     Args:

@@ -12,8 +12,10 @@ from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id
 from ssl_suite.methods.text.corrupt import bert_mask
+from ssl_suite.methods.text.vocabulary import vocabulary_loss
 
 
 class MaskedLM(Method):
@@ -26,6 +28,8 @@ class MaskedLM(Method):
         optim: how weights are updated.
     """
 
+    encoder: TextEncoder
+    perplexity = True
     special: Tensor
 
     def __init__(
@@ -50,10 +54,11 @@ class MaskedLM(Method):
     def step(self, batch: TextBatch) -> StepOutput:
         rate = self.rate if self.training else self.val_rate
         corrupted, chosen = bert_mask(batch, self.special, self.mask_id, self.vocab_size, rate)
-        encoded = self.encoder(replace(batch, ids=corrupted))
-        logits = self.head(encoded.states[-1][chosen])  # (M, V): only the masked positions
-        loss = F.cross_entropy(logits.float(), batch.ids[chosen], reduction="sum") / max(1, len(logits))
-        return StepOutput(loss, {"perplexity": loss.detach().exp()}, encoded.pooled, weight=len(logits))
+        at = chosen.nonzero(as_tuple=True)
+        output, targets = self.encoder.output_at(replace(batch, ids=corrupted), at), batch.ids[at]  # (M, D), (M,)
+        states, words = self.head.transform(output), self.encoder.tokens.weight
+        loss = vocabulary_loss(states, words, self.head.bias, targets) / max(1, len(targets))
+        return StepOutput(loss, features=output, weight=len(targets))
 
 
 class MaskedHead(nn.Module):
@@ -66,6 +71,10 @@ class MaskedHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(tokens.num_embeddings))
         self.tied = [tokens]  # in a list: the encoder owns the embedding
 
+    def transform(self, x: Tensor) -> Tensor:
+        """(M, D) → (M, D), what is compared with the word embedding."""
+        return self.norm(F.gelu(self.dense(x)))
+
     def forward(self, x: Tensor) -> Tensor:
         """(M, D) → (M, V) logits."""
-        return F.linear(self.norm(F.gelu(self.dense(x))), self.tied[0].weight, self.bias)
+        return F.linear(self.transform(x), self.tied[0].weight, self.bias)

@@ -1,0 +1,210 @@
+"""Runs ours and a peer's side by side on equal shapes, in alternating rounds, and prints the ratio of the medians."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+WARM_UP = 1
+"""Steps before the clock starts, in every round."""
+
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "limit_val_batches": 0,
+    "num_sanity_val_steps": 0,
+}
+"""A Lightning Trainer that trains and does nothing else, as the peers are set up to."""
+
+TIMERS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+timer = TIMERS["wall"]
+
+
+@dataclass
+class Case:
+    """One comparison.
+
+    Args:
+        name: of what is run.
+        unit: of speed, a second.
+        peer: whose the other side is.
+        sides: `ours` and `peer`: steps → units a second, over the steps after the warm-up.
+    """
+
+    name: str
+    unit: str
+    peer: str
+    sides: dict[str, Callable[[int], float]]
+
+
+class Clock:
+    """Measures from the end of the warm-up to the last step."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, float]] = []
+        self.units = 0.0
+
+    def step(self, units: float) -> None:
+        """To be called at the end of each step with what it has processed."""
+        self.units += units
+        self.marks.append((timer(), self.units))
+
+    def rate(self) -> float:
+        """Units a second after the warm-up."""
+        (start, before), (end, after) = self.marks[WARM_UP - 1], self.marks[-1]
+        return (after - before) / (end - start)
+
+
+class LightningClock(pl.Callback):
+    """A `Clock` in a Lightning Trainer."""
+
+    def __init__(self, units: Callable[[Any], float]) -> None:
+        self.clock, self.units = Clock(), units
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.clock.step(self.units(batch))
+
+
+def fit(module: pl.LightningModule, steps: int, units: Callable[[Any], float], folder: Path, **fit_args: Any) -> float:
+    """Trains `module` for WARM_UP + steps steps and returns units a second."""
+    clock = LightningClock(units)
+    options = QUIET | {"gradient_clip_val": fit_args.pop("gradient_clip_val", None)}
+    trainer = pl.Trainer(**options, max_steps=WARM_UP + steps, callbacks=[clock], default_root_dir=folder)
+    trainer.fit(module, **fit_args)
+    return clock.clock.rate()
+
+
+def loop(step: Callable[[Any], None], batches: Sequence[Any], steps: int, units: Callable[[Any], float]) -> float:
+    """Calls `step` on the batches in turn, WARM_UP + steps times, and returns units a second."""
+    clock = Clock()
+    for i in range(WARM_UP + steps):
+        batch = batches[i % len(batches)]
+        step(batch)
+        clock.step(units(batch))
+    return clock.rate()
+
+
+def arguments(about: str, rounds: int, steps: int) -> argparse.ArgumentParser:
+    """The options every script has."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each side; they alternate")
+    parser.add_argument("--steps", type=int, default=steps, help="measured steps a round, after one of warm-up")
+    parser.add_argument("--case", action="append", help="run only this case; may be repeated")
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+    parser.add_argument(
+        "--clock",
+        choices=list(TIMERS),
+        default="wall",
+        help="cpu: seconds of processor time of one thread and process, for a machine that others use too",
+    )
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of a process with one side only")
+    parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", action="store_true", help="sizes that only show that the script works")
+    return parser
+
+
+def compare(cases: Sequence[Callable[[argparse.Namespace], Case]], args: argparse.Namespace) -> None:
+    """Builds and runs the chosen cases and prints them."""
+    global timer
+    quiet()
+    timer = TIMERS[args.clock]
+    if args.clock == "cpu":
+        torch.set_num_threads(1)
+    results = []
+    for build in cases:
+        name = build.__name__.replace("_", "-")
+        if args.case and name not in args.case:
+            continue
+        results.append(run(build(args), name, args))
+    if not results:
+        sys.exit(f"No such case; there are: {', '.join(c.__name__.replace('_', '-') for c in cases)}.")
+    if args.format == "json":
+        facts = {"machine": machine(), "clock": args.clock, "rounds": args.rounds, "steps": args.steps}
+        print(json.dumps(facts | {"results": results}))
+    else:
+        show(results, args)
+
+
+def run(case: Case, key: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Alternates the sides, the first changing from round to round, and returns the figures."""
+    sides = [args.side] if args.side else ["ours", "peer"]
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(args.rounds):
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            rates[side].append(case.sides[side](args.steps))
+    result: dict[str, Any] = {"case": case.name, "key": key, "unit": case.unit, "peer_name": case.peer}
+    result |= {side: statistics.median(values) for side, values in rates.items()}
+    result["rates"] = rates
+    if args.side:
+        result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return result
+    ratios = [a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]
+    result |= {"ratio": result["ours"] / result["peer"], "ratio_range": [min(ratios), max(ratios)]}
+    if args.memory:
+        result["peak_mb"] = {side: peak_memory(key, side, args.tiny) for side in sides}
+    return result
+
+
+def peak_memory(key: str, side: str, tiny: bool) -> float:
+    """Peak resident MB of a fresh process that runs one side only."""
+    command = [sys.executable, sys.argv[0], "--case", key, "--side", side, "--rounds", "1", "--steps", "2"]
+    command += ["--format", "json"] + ["--tiny"] * tiny
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(out.splitlines()[-1])["results"][0]["peak_mb"]
+
+
+def show(results: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    caption = f"a second of {args.clock} time; medians of {args.rounds} alternating rounds of {args.steps} steps"
+    table = Table(title=machine(), caption=caption)
+    for column in ("", "unit", "ours", "peer", "", "ratio", "a round's"):
+        table.add_column(column, justify="left" if not column or column == "unit" else "right", no_wrap=True)
+    if args.memory:
+        table.add_column("peak MB: ours, peer", justify="right")
+    for r in results:
+        if args.side:
+            print(r)
+            continue
+        low, high = r["ratio_range"]
+        cells = [r["case"], r["unit"], f"{r['ours']:,.1f}", f"{r['peer']:,.1f}", r["peer_name"]]
+        cells += [f"{r['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
+        if args.memory:
+            cells.append(f"{r['peak_mb']['ours']:,.0f}, {r['peak_mb']['peer']:,.0f}")
+        table.add_row(*cells)
+    Console(width=160).print(table)
+
+
+def machine() -> str:
+    """Where and with what this was measured."""
+    threads, date = torch.get_num_threads(), time.strftime("%Y-%m-%d")
+    return f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, fp32, torch {torch.__version__}, {date}"
+
+
+def quiet() -> None:
+    """Silences both sides alike."""
+    import logging
+
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    pl.seed_everything(0, verbose=False)

@@ -1,0 +1,13 @@
+# Sourced by the other scripts: makes .venv and installs the package with the extras in $1, once for each pyproject.toml.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+extras="$1"
+python="${PYTHON:-python3}"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON." >&2; exit 1; }
+mark=".venv/installed-${extras:-base}-$(cksum < pyproject.toml | cut -d' ' -f1)"
+if [ ! -e "$mark" ]; then
+    [ -d .venv ] || "$python" -m venv .venv
+    echo "Installing into .venv (a few minutes the first time) ..."
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}"
+    touch "$mark"
+fi

@@ -1,0 +1,231 @@
+"""Runs a benchmark: pretrain each encoder, judge it on each task over seeds beside its baselines, then report.
+
+Every cell is a command line a user could have typed; it is what the results store keeps beside the number.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from ssl_suite.bench.store import Store, format_table
+from ssl_suite.core.errors import UserError, nearest
+
+Settings = dict[str, Any]
+"""Option → value, as on the command line without dashes."""
+
+QUIET: Settings = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How an encoder is made.
+
+    Attributes:
+        name: of the encoder in this benchmark.
+        modality: which tasks it is judged on.
+        config: recipes, composed in this order.
+        set: options on top.
+    """
+
+    name: str
+    modality: str
+    config: list[str]
+    set: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task every encoder of its modality is judged on.
+
+    Attributes:
+        name: as shown.
+        modality: of its data.
+        config: recipes, composed in this order.
+        set: options on top.
+        simple: options that make the simple baseline.
+    """
+
+    name: str
+    modality: str
+    config: list[str]
+    set: Settings = field(default_factory=dict)
+    simple: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A named table of encoders and tasks.
+
+    Attributes:
+        name: also names the default folder of its runs.
+        seeds: of the heads, and of the random encoders.
+        encoders: what is compared.
+        tasks: on what.
+        exhibits: embedded packs whose samples the report shows, by modality.
+    """
+
+    name: str
+    seeds: list[int]
+    encoders: list[Pretraining]
+    tasks: list[TaskEntry]
+    exhibits: dict[str, str] = field(default_factory=dict)
+
+
+def load_benchmark(path: Path) -> Benchmark:
+    """Reads a benchmark.
+
+    Raises:
+        UserError: no such file, or a key that does not belong.
+    """
+    if not path.exists():
+        raise UserError(f"There is no benchmark {path}.")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        encoders = [Pretraining(name, **entry) for name, entry in raw.pop("encoders").items()]
+        tasks = [TaskEntry(name, **entry) for name, entry in raw.pop("tasks").items()]
+        return Benchmark(encoders=encoders, tasks=tasks, **raw)
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not a benchmark: {error}.") from None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a task: which encoder, which seed."""
+
+    task: TaskEntry
+    label: str
+    seed: int
+    settings: Settings
+
+
+def cells(benchmark: Benchmark, out: Path) -> Iterator[Cell]:
+    """Every probe of the benchmark, baselines first; encoders of one shape share their random row."""
+    from ssl_suite.core.folder import CONFIG
+
+    for task in benchmark.tasks:
+        encoders = [e for e in benchmark.encoders if e.modality == task.modality]
+        for seed in benchmark.seeds:
+            if task.simple:
+                yield Cell(task, "simple", seed, task.simple)
+            shapes: set[str] = set()
+            for encoder in encoders:
+                folder = out / "pretrain" / encoder.name / "encoder"
+                shape = (folder / CONFIG).read_text(encoding="utf-8")
+                if shape not in shapes:
+                    yield Cell(task, f"random-{encoder.name}", seed, {"model.encoder": f"random:{folder}"})
+                shapes.add(shape)
+                yield Cell(task, encoder.name, seed, {"model.encoder": str(folder)})
+
+
+def command(config: list[str], *settings: Settings) -> list[str]:
+    """The arguments after `ssl-suite`."""
+    arguments = ["fit"]
+    for recipe in config:
+        arguments += ["-c", recipe]
+    merged: Settings = {}
+    for part in settings:
+        merged |= part
+    for name, value in merged.items():
+        arguments += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return arguments
+
+
+def run_benchmark(path: Path, out: Path | None, only: list[str] | None, seeds: list[int] | None) -> Path:
+    """Runs what is not done yet, prints the table and writes the report.
+
+    Args:
+        path: of the benchmark.
+        out: folder for everything; default: runs/NAME.
+        only: names of the encoders to keep.
+        seeds: instead of the benchmark's.
+
+    Returns:
+        The report.
+    """
+    from ssl_suite.bench.exhibits import write_exhibits
+    from ssl_suite.bench.report import build_report
+
+    benchmark = load_benchmark(path)
+    names = [e.name for e in benchmark.encoders]
+    for name in only or []:
+        if name not in names:
+            raise UserError(f"{path} has no encoder {name!r}.{nearest(name, names)}")
+    encoders = [e for e in benchmark.encoders if only is None or e.name in only]
+    modalities = {e.modality for e in encoders}
+    tasks = [t for t in benchmark.tasks if t.modality in modalities]
+    benchmark = Benchmark(benchmark.name, seeds or benchmark.seeds, encoders, tasks, benchmark.exhibits)
+    out = out or Path("runs") / benchmark.name
+    console, started = Console(), time.time()
+    _pretrain(benchmark, out, console)
+    _judge(benchmark, out, console)
+    with console.status("Exhibits and report"):
+        write_exhibits(benchmark, out)
+        report = build_report(out)
+    console.print(format_table(Store(out / "results.sqlite").rows(split="test")))
+    console.print(f"{time.time() - started:.0f} s. Report: {report}")
+    return report
+
+
+def _pretrain(benchmark: Benchmark, out: Path, console: Console) -> None:
+    from ssl_suite.lightning_cli import run
+
+    for number, entry in enumerate(benchmark.encoders, 1):
+        folder = out / "pretrain" / entry.name
+        title = f"Pretraining {number}/{len(benchmark.encoders)}: {entry.name}"
+        if (folder / "encoder").exists():
+            console.print(f"{title}: done before, kept ({folder})")
+            continue
+        arguments = command(entry.config, entry.set, {"out": folder, "overwrite": True})
+        console.rule(title)
+        console.print(f"ssl-suite {shlex.join(arguments)}", style="dim", soft_wrap=True)
+        run(arguments)
+
+
+def _judge(benchmark: Benchmark, out: Path, console: Console) -> None:
+    from ssl_suite.lightning_cli import run
+
+    store = Store(out / "results.sqlite")
+    done = {row.run for row in store.rows()}
+    everything = list(cells(benchmark, out))
+    console.rule(f"Judging: {len(everything)} runs")
+    for number, cell in enumerate(everything, 1):
+        folder = out / "tasks" / _slug(cell.task.name) / f"{_slug(cell.label)}-seed{cell.seed}"
+        if str(folder.relative_to(out)) in done:
+            continue
+        fixed = {"seed_everything": cell.seed, "test_after": True, "out": folder, "overwrite": True}
+        fixed |= {"results": out / "results.sqlite", "task_name": cell.task.name}
+        with _silence():
+            cli = run(command(cell.task.config, cell.task.set, cell.settings, QUIET, fixed))
+        main = cli.model.task.main
+        value = float(cli.trainer.callback_metrics[f"test/{main}"])
+        console.print(
+            f"[{number:>3}/{len(everything)}] {cell.task.name}: {cell.label}, seed {cell.seed}: {main} {value:.3f}"
+        )
+
+
+class _silence:
+    """Keeps Lightning's notes about each of many short runs off the terminal."""
+
+    NAMES = ("pytorch_lightning", "lightning_fabric")
+
+    def __enter__(self) -> None:
+        self.levels = {name: logging.getLogger(name).level for name in self.NAMES}
+        for name in self.NAMES:
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for name, level in self.levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")

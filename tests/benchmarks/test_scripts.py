@@ -1,0 +1,33 @@
+"""Each benchmark script runs both sides and prints its figures; how fast they are is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("script", "cases", "needs"),
+    [
+        ("text", ["masked-lm", "causal-lm"], ["transformers", "accelerate"]),
+        ("image", ["simclr", "augmentation"], []),
+        ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
+    ],
+)
+def test_script_prints_a_ratio_for_each_case(script: str, cases: list[str], needs: list[str]) -> None:
+    for package in needs:
+        pytest.importorskip(package, reason=f"the peer's side of {script}.py needs {package}: pip install ssl_suite[bench]")
+    options = ["--tiny", "--rounds", "1", "--steps", "2", "--clock", "cpu", "--format", "json"]
+    done = subprocess.run([sys.executable, f"{script}.py", *options], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    out = json.loads(done.stdout.splitlines()[-1])
+    assert [r["key"] for r in out["results"]] == cases
+    for r in out["results"]:
+        assert r["ratio"] == pytest.approx(r["ours"] / r["peer"])
+        assert r["ratio"] > 0

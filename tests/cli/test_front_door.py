@@ -1,0 +1,128 @@
+"""The front door answers without torch, as `ssl-suite` and as `python -m ssl_suite`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ssl_suite
+from ssl_suite.bench.store import Result, Store
+from ssl_suite.catalog import catalog, select
+from ssl_suite.cli import LIGHTNING, OTHERS, main
+from ssl_suite.core.errors import UserError
+
+
+def row(**changes: object) -> Result:
+    values = {
+        "modality": "image",
+        "method": "SimCLR",
+        "role": "ssl",
+        "encoder": "E()",
+        "task": "digits",
+        "data": "samples:digits",
+        "split": "test",
+        "metric": "accuracy",
+        "direction": "max",
+        "value": 0.5,
+        "seed": 0,
+        "labels": 10,
+        "protocol": "probe@1",
+        "config_hash": "0" * 12,
+        "seconds": 1.0,
+        "run": "run",
+        "command": "ssl-suite fit",
+        "created": "2026-01-01T00:00:00",
+        "version": "0",
+    }
+    return Result(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    roles = [("SimCLR", "ssl"), ("random", "random")]
+    Store(folder / "results.sqlite").add([row(seed=s, method=m, role=r) for s in range(3) for m, r in roles])
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--help"], ["--version"], ["list"], ["list", "methods", "--format", "json"], ["list", "samples"],
+    ["results", "RESULTS"], ["results", "RESULTS", "--format", "json"], ["report", "RESULTS"], ["embed", "--help"],
+])  # fmt: skip
+def test_what_needs_no_torch_does_not_load_it(arguments: list[str], results: Path) -> None:
+    arguments = [str(results) if a == "RESULTS" else a for a in arguments]
+    code = (
+        "import sys; from ssl_suite.cli import main\n"
+        f"try: code = main({arguments!r})\n"
+        "except SystemExit as done: code = done.code or 0\n"
+        "heavy = {'torch', 'pytorch_lightning', 'transformers', 'datasets', 'torchvision'} & set(sys.modules)\n"
+        "print(heavy, file=sys.stderr); sys.exit(code or bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_python_m_ssl_suite() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ssl_suite", "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ssl_suite.__version__
+    wrong = subprocess.run(
+        [sys.executable, "-m", "ssl_suite", "lst"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip() == "ssl-suite: There is no command 'lst'. Did you mean list?"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    for command in {**LIGHTNING, **OTHERS}:
+        assert f"\n  {command} " in text
+    assert text.count("ssl-suite ") >= 4
+
+
+def test_the_catalogue_holds_what_a_recipe_can_name() -> None:
+    from ssl_suite.lightning_cli import class_names
+    from ssl_suite.plugins import load_built_in
+
+    load_built_in()
+    ours = {name for name in class_names() if not name.startswith("_")}
+    listed = {e.name for e in catalog() if e.kind in ("methods", "encoders", "tasks", "data")}
+    assert listed <= ours
+    assert {
+        "SimCLR",
+        "BYOL",
+        "MaskedLM",
+        "CausalLM",
+        "APC",
+        "TextEncoder",
+        "ImageEncoder",
+        "Classify",
+        "CTC",
+        "Text",
+    } <= listed
+    assert all(e.summary for e in catalog())
+
+
+def test_every_pack_is_listed() -> None:
+    names = {e.name for e in select("samples")}
+    assert {"samples:digits", "samples:emoji", "samples:sentences", "samples:brown", "samples:prompts"} <= names
+
+
+def test_an_unknown_kind_to_list() -> None:
+    with pytest.raises(UserError, match="Did you mean methods"):
+        select("method")
+
+
+def test_results_are_filtered(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", str(results), "--role", "ssl", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {r["role"] for r in rows} == {"ssl"}
+    assert main(["results", str(results / "results.sqlite")]) == 0
+    assert "SimCLR" in capsys.readouterr().out

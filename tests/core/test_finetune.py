@@ -1,0 +1,182 @@
+"""Probes leave the encoder alone and run it once; fine-tuning reaches all of it, more gently further down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
+
+from ssl_suite.core.batch import ImageBatch
+from ssl_suite.core.encoder import Encoded
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.optim import Optim, check_cover
+from ssl_suite.data.image.images import Images
+from ssl_suite.data.speech.speech import Speech
+from ssl_suite.encoders.image import ImageEncoder
+from ssl_suite.tasks.classify import Classify
+
+
+def trainer(folder: Path, epochs: int = 2, **options: Any) -> pl.Trainer:
+    quiet = {"enable_checkpointing": False, "num_sanity_val_steps": 0, "accelerator": "cpu", **QUIET}
+    return pl.Trainer(max_epochs=epochs, default_root_dir=folder, **{**quiet, **options})
+
+
+def images(folder: str, **options: Any) -> Images:
+    return Images(folder, image_size=16, batch_size=4, **options)
+
+
+class Counted(ImageEncoder):
+    seen: list[int] = []
+
+    def forward(self, batch: ImageBatch) -> Encoded:
+        Counted.seen += batch.index.tolist()
+        assert not self.training
+        return super().forward(batch)
+
+
+@pytest.fixture
+def counted() -> Counted:
+    Counted.seen = []
+    encoder = Counted("resnet18", True, 4)
+    with torch.no_grad():
+        encoder.net.conv1.weight.copy_(torch.randn_like(encoder.net.conv1.weight))
+    return encoder
+
+
+def test_probe_runs_the_encoder_once_an_item_over_seeds_and_epochs(
+    counted: Counted, image_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
+    for seed in range(3):
+        pl.seed_everything(seed)
+        model = Finetune(counted, Classify())
+        run = trainer(tmp_path, epochs=4)
+        data = images(image_folder)
+        run.fit(model, data)
+        run.test(model, data, verbose=False)
+    assert sorted(Counted.seen) == sorted([*range(14), *range(5), *range(4)])
+    with torch.no_grad():
+        counted.net.conv1.weight[0] += 1
+    trainer(tmp_path, epochs=1).fit(Finetune(counted, Classify()), images(image_folder))
+    assert len(Counted.seen) == 14 + 5 + 4 + 14 + 5
+
+
+def test_cached_features_are_read_from_disk_and_damage_is_mended(
+    counted: Counted, image_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ssl_suite.core.features._memory", {})
+    for damage, expected in ((False, 19), (False, 19), (True, 38)):
+        monkeypatch.setattr("ssl_suite.core.features._memory", {})
+        if damage:
+            for file in (tmp_path / "cache" / "features").iterdir():
+                file.write_bytes(file.read_bytes()[:100])
+        trainer(tmp_path, epochs=1).fit(Finetune(counted, Classify()), images(image_folder))
+        assert len(Counted.seen) == expected
+
+
+def test_probe_leaves_every_weight_and_statistic_of_the_encoder(image_folder: str, tmp_path: Path) -> None:
+    encoder = tiny_image_encoder()
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    model = Finetune(encoder, Classify())
+    model.train()
+    assert not any(m.training for m in encoder.modules())
+    assert model.task.training
+    trainer(tmp_path).fit(model, images(image_folder))
+    assert differing(encoder.state_dict(), before) == []
+    assert not any(m.training for m in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_probe_on_raw_inputs_equals_the_probe_on_features(image_folder: str, tmp_path: Path) -> None:
+    model, data = Finetune(tiny_image_encoder(), Classify()), images(image_folder)
+    trainer(tmp_path).fit(model, data)
+    model.eval()
+    features = next(iter(data.eval_dataloader("test")))
+    data._frozen = None
+    raw = data.finish(next(iter(data.eval_dataloader("test"))))
+    assert torch.equal(raw.index, features.index)
+    with torch.no_grad():
+        torch.testing.assert_close(model(raw)[0], model(features)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_standardized_features_have_mean_0_and_deviation_1(image_folder: str, tmp_path: Path) -> None:
+    model, data = Finetune(tiny_image_encoder(), Classify()), images(image_folder)
+    trainer(tmp_path, epochs=1).fit(model, data)
+    values = (data.features("train").values - model.readout.shift) * model.readout.scale
+    torch.testing.assert_close(values.mean(0), torch.zeros_like(model.readout.shift), atol=1e-4, rtol=0)
+    alive = model.readout.scale > 0
+    torch.testing.assert_close(values.std(0, correction=0)[alive], torch.ones(int(alive.sum())), atol=1e-3, rtol=0)
+
+
+def test_probe_checkpoint_gives_the_same_test_figures_in_a_new_process(image_folder: str, tmp_path: Path) -> None:
+    folder = save_encoder(tiny_image_encoder(), tmp_path / "encoder")
+    saving = ModelCheckpoint(tmp_path, "best", monitor="val/accuracy", mode="max")
+    first = trainer(tmp_path, epochs=3, callbacks=[saving], enable_checkpointing=True)
+    model, data = Finetune(str(folder), Classify(), "mean"), images(image_folder)
+    first.fit(model, data)
+    wanted = first.test(model, data, ckpt_path=saving.best_model_path, weights_only=True, verbose=False)
+    again = trainer(tmp_path).test(
+        Finetune(f"random:{folder}", Classify(), "mean"), images(image_folder), saving.best_model_path,
+        weights_only=True, verbose=False,
+    )  # fmt: skip
+    assert again == wanted
+
+
+def test_checkpoint_with_other_labels_is_refused(image_folder: str, tmp_path: Path) -> None:
+    saving = ModelCheckpoint(tmp_path, "last")
+    trainer(tmp_path, 1, callbacks=[saving], enable_checkpointing=True).fit(
+        Finetune(tiny_image_encoder(), Classify()), images(image_folder)
+    )
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["labels"] == ["dark", "light"]
+    checkpoint["labels"] = ["cat", "dog"]
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"cat.*dark"):
+        trainer(tmp_path).test(
+            Finetune(tiny_image_encoder(), Classify()), images(image_folder), tmp_path / "other.ckpt", weights_only=True
+        )
+
+
+def test_encoder_and_data_of_two_modalities_are_refused(image_folder: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="text encoder and image data"):
+        trainer(tmp_path).fit(Finetune(tiny_text_encoder(), Classify()), images(image_folder))
+
+
+@pytest.mark.parametrize("make", [tiny_image_encoder, tiny_text_encoder, tiny_speech_encoder])
+def test_learning_rates_fall_by_the_layer_and_cover_all_parameters(make: Any) -> None:
+    task = Classify()
+    encoder = make()
+    task.build(encoder.dim, ["a", "b"])
+    model = Finetune(encoder, task, "weighted_sum", "finetune", optim=Optim(layer_decay=0.5, weight_decay=0.1))
+    groups = model.parameter_groups()
+    check_cover(model, groups)
+    factor = {id(p): g["lr_factor"] for g in groups for p in g["params"]}
+    assert factor[id(task.head.weight)] == factor[id(model.readout.weights)] == 1
+    layers = encoder.layers()
+    assert len(layers) >= 3
+    for depth, layer in enumerate(reversed(layers), 1):
+        assert {factor[id(p)] for p in layer} == {0.5**depth}
+    assert all(g["weight_decay"] == (0.1 if p.ndim > 1 else 0) for g in groups for p in g["params"])
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_the_top_block_is_the_first_layer_below_the_head(norm: str) -> None:
+    layers = tiny_text_encoder(norm=norm).layers()
+    assert len(layers) == 3  # embeddings and two blocks
+
+
+def test_finetuning_moves_every_layer(speech_folder: str, tmp_path: Path) -> None:
+    encoder = tiny_speech_encoder(trunk="transformer")
+    before = {k: v.clone() for k, v in encoder.named_parameters()}
+    model = Finetune(encoder, Classify(), "weighted_sum", "finetune", optim=Optim(lr=1e-2))
+    trainer(tmp_path, 1).fit(model, Speech(speech_folder, batch_size=4))
+    assert [k for k, v in encoder.named_parameters() if torch.equal(v, before[k])] == []
+    assert encoder.training

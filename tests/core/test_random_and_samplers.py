@@ -1,0 +1,142 @@
+"""Draws that depend on (seed, epoch, item) only, and samplers that give every item once."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+from scipy import stats
+
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.random import item_seed, uniform
+from ssl_suite.core.sampler import EpochSampler, EvalSampler, bucketed_batches, budget_batches, plain_batches
+
+SEEDS = torch.tensor([item_seed(1, e, i) for e in range(20) for i in range(50)])
+
+
+def test_rows_do_not_depend_on_their_mates_order_or_width() -> None:
+    rows = uniform(SEEDS, 30)
+    shuffle = torch.randperm(len(SEEDS))
+    assert torch.equal(uniform(SEEDS[shuffle], 30), rows[shuffle])
+    assert torch.equal(uniform(SEEDS[7:8], 50)[:, :30], rows[7:8])
+
+
+def test_draws_are_uniform() -> None:
+    draws = uniform(SEEDS, 200)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    n = draws.numel()
+    assert abs(draws.mean() - 0.5) < 5 * (1 / 12 / n) ** 0.5
+    counts = torch.histc(draws, 100, 0, 1)
+    assert stats.chisquare(counts.numpy().astype(float)).pvalue > 1e-4
+    for column in (draws[:, 0], draws[:, 1], draws[0]):
+        assert stats.kstest(column.double().numpy(), "uniform").pvalue > 1e-4
+
+
+def test_streams_columns_items_and_epochs_are_uncorrelated() -> None:
+    n = 1000
+    first = uniform(SEEDS, 50)
+
+    def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+        return abs(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]))
+
+    for stream in (1, 2, 100, 101):
+        assert correlation(first, uniform(SEEDS, 50, stream)) < 5 / (n * 50) ** 0.5
+    assert correlation(first[:, :-1], first[:, 1:]) < 5 / (n * 49) ** 0.5
+    assert correlation(first[:-1], first[1:]) < 5 / (n * 50) ** 0.5
+    assert correlation(first[:-50], first[50:]) < 5 / (n * 50) ** 0.5  # the same items an epoch later
+
+
+def test_item_seeds_differ() -> None:
+    seeds = [item_seed(s, e, i) for s in (0, 1, 2**40 + 5) for e in range(10) for i in range(100)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= s < 2**32 for s in seeds)
+
+
+def lengths(n: int) -> list[float]:
+    rng = random.Random(0)
+    return [rng.uniform(1, 30) for _ in range(n)]
+
+
+def epochs_of(kind: str, n: int, epoch: int, drop_last: bool = False) -> list[list[int]]:
+    if kind == "plain":
+        return plain_batches(n, 8, 3, epoch, drop_last)
+    if kind == "bucketed":
+        return bucketed_batches(lengths(n), 8, 3, epoch, drop_last, window=5)
+    return budget_batches(lengths(n), 100.0, 3, epoch)
+
+
+@pytest.mark.parametrize("kind", ["plain", "bucketed", "budget"])
+@pytest.mark.parametrize("n", [1, 8, 103])
+def test_every_item_comes_once_an_epoch_in_a_new_order(kind: str, n: int) -> None:
+    epochs = [epochs_of(kind, n, e) for e in range(3)]
+    for batches in epochs:
+        assert sorted(itertools.chain(*batches)) == list(range(n))
+    assert len({len(b) for b in epochs}) == 1
+    assert epochs_of(kind, n, 1) == epochs[1]
+    if n > 8:
+        assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("kind", ["plain", "bucketed"])
+def test_dropping_the_last_batch_leaves_full_ones_but_never_nothing(kind: str) -> None:
+    assert [len(b) for b in epochs_of(kind, 103, 0, True)] == [8] * 12
+    assert [len(b) for b in epochs_of(kind, 96, 0, True)] == [8] * 12
+    assert [len(b) for b in epochs_of(kind, 5, 0, True)] == [5]
+
+
+def test_buckets_hold_similar_lengths() -> None:
+    size = lengths(400)
+
+    def padding(batches: list[list[int]]) -> float:
+        return sum(max(size[i] for i in b) * len(b) for b in batches) / sum(size) - 1
+
+    assert padding(bucketed_batches(size, 8, 0, 0, False)) < 0.05
+    assert padding(plain_batches(400, 8, 0, 0, False)) > 0.5
+
+
+def test_budget_is_respected_except_by_one_item_longer_than_it() -> None:
+    size = [*lengths(103), 150.0]
+    for batch in budget_batches(size, 100.0, 3, 0):
+        assert len(batch) == 1 or max(size[i] for i in batch) * len(batch) <= 100
+    assert [103] in budget_batches(size, 100.0, 3, 0)
+
+
+def sampler(position: int = 0, rank: int = 0, world: int = 1, limit: int | None = None, n: int = 103) -> EpochSampler:
+    return EpochSampler(lambda e: epochs_of("plain", n, e), lambda: position, rank, world, limit)
+
+
+def test_ranks_share_an_epoch_disjointly_and_equally() -> None:
+    ranks = [list(sampler(rank=r, world=3)) for r in range(3)]
+    assert [len(r) for r in ranks] == [4, 4, 4]
+    items = [index for rank in ranks for batch in rank for _, index in batch]
+    assert len(set(items)) == len(items)
+
+
+def test_resuming_yields_what_was_left() -> None:
+    whole = [list(sampler(position=13 * e)) for e in range(3)]
+    for position in range(39):
+        epoch, done = divmod(position, 13)
+        assert list(sampler(position)) == whole[epoch][done:]
+        assert {e for batch in sampler(position) for e, _ in batch} == {epoch}
+
+
+def test_limited_epochs_count_only_what_is_taken() -> None:
+    """With 5 of 13 batches an epoch, batch 7 is the third of the second epoch."""
+    assert list(sampler(7, limit=5))[:3] == list(sampler(13))[2:5]
+
+
+def test_fewer_batches_than_ranks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"2 batches.* 3 "):
+        sampler(n=16, world=3)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("by_length", [False, True])
+def test_evaluation_sees_each_item_once_over_all_ranks(world: int, by_length: bool) -> None:
+    size = lengths(20) if by_length else None
+    ranks = [EvalSampler(20, 3, size, r, world) for r in range(world)]
+    assert sorted(i for r in ranks for b in r for _, i in b) == list(range(20))
+    assert all(len(list(r)) == len(r) for r in ranks)

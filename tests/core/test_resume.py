@@ -1,0 +1,173 @@
+"""A run that stops anywhere and goes on from its checkpoint ends bit for bit where it would have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
+
+from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.optim import Optim
+from ssl_suite.data.image.images import Images
+from ssl_suite.data.speech.speech import Speech
+from ssl_suite.data.text.text import Text
+from ssl_suite.methods.image.byol import BYOL
+from ssl_suite.methods.image.simclr import SimCLR
+from ssl_suite.methods.speech.apc import APC
+from ssl_suite.methods.text.causal_lm import CausalLM
+from ssl_suite.methods.text.masked_lm import MaskedLM
+from ssl_suite.tasks.classify import Classify
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint"),
+    pytest.mark.filterwarnings("ignore:.*The dirpath has changed"),
+]
+EPOCHS = 3
+Build = Callable[..., tuple[pl.LightningModule, pl.LightningDataModule]]
+
+
+@pytest.fixture(scope="module")
+def builders(image_folder: str, text_file: str, speech_folder: str) -> dict[str, Build]:
+    """Name → model and data; dropout (or random views) and shuffling in each, 3 batches or more an epoch."""
+
+    def images(**options: Any) -> Images:
+        return Images(image_folder, **{"image_size": 16, "batch_size": 4, **options})
+
+    def text(**options: Any) -> Text:
+        return Text(text_file, tokenizer="byte", max_length=48, **{"batch_size": 10, **options})
+
+    return {
+        "SimCLR": lambda **o: (SimCLR(tiny_image_encoder(drop_path=0.2), projection_dim=8), images(**o)),
+        "BYOL": lambda **o: (BYOL(tiny_image_encoder(drop_path=0.2), 16, 8, (0.5, 1.0)), images(**o)),
+        "MaskedLM": lambda **o: (MaskedLM(tiny_text_encoder()), text(**o)),
+        "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
+        "APC": lambda **o: (
+            APC(tiny_speech_encoder()),
+            Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
+        ),
+        "Finetune": lambda **o: (
+            Finetune(
+                tiny_image_encoder(drop_path=0.2),
+                Classify(8, dropout=0.3),
+                mode="finetune",
+                optim=Optim("sgd", 0.05, warmup_epochs=1, layer_decay=0.8),
+            ),
+            images(**o),
+        ),
+    }
+
+
+class LossTrace(pl.Callback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+class Run:
+    """A straight run that saves after every step, every epoch and every validation."""
+
+    def __init__(self, build: Build, folder: Path, data: dict[str, Any], **trainer: Any) -> None:
+        self.build, self.folder, self.data, self.options = build, folder, data, trainer
+        self.final, self.losses = self.fit(1, None)
+        self.steps = self.final["global_step"]
+
+    def fit(self, seed: int, ckpt: Path | None) -> tuple[dict[str, Any], list[float]]:
+        """Returns the whole state at the end; `seed` draws the first weights, which a checkpoint replaces."""
+        pl.seed_everything(seed)
+        model, data = self.build(**self.data)
+        pl.seed_everything(7)
+        places = {
+            "step": {"every_n_train_steps": 1},
+            "epoch": {"save_on_train_epoch_end": True},
+            "val": {"mode": "max"},
+        }
+        saving = [
+            ModelCheckpoint(self.folder / name, "{step}", save_top_k=-1, save_last=name == "step", **options)
+            for name, options in places.items()
+        ]
+        trace = LossTrace()
+        callbacks = [trace, *(saving if ckpt is None else [])]
+        trainer = pl.Trainer(
+            max_epochs=EPOCHS, accelerator="cpu", callbacks=callbacks, default_root_dir=self.folder / "run",
+            num_sanity_val_steps=0, **QUIET, **self.options,
+        )  # fmt: skip
+        trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+        weights = {**model.state_dict(), **dict(model.named_buffers())}
+        state = {
+            "model": {k: v.clone() for k, v in weights.items() if "memory_bank" not in k},  # lightly's, never filled
+            "optimizer": trainer.optimizers[0].state_dict(),
+            "schedule": {
+                k: v for k, v in trainer.lr_scheduler_configs[0].scheduler.state_dict().items() if k[0] != "_"
+            },
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+        }
+        return state, trace.losses
+
+    def check(self, ckpt: Path) -> None:
+        state, losses = self.fit(2, ckpt)
+        assert losses == self.losses[len(self.losses) - len(losses) :]
+        assert losses
+        assert differing(state, self.final) == []
+
+
+METHODS = ["SimCLR", "BYOL", "MaskedLM", "CausalLM", "APC", "Finetune"]
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def straight(
+    request: pytest.FixtureRequest, builders: dict[str, Build], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    return Run(builders[request.param], tmp_path_factory.mktemp(request.param), {})
+
+
+@pytest.mark.parametrize("place", ["step/middle", "step/last_of_epoch", "step/first_of_epoch", "epoch/end", "val/end"])
+def test_resumed_run_ends_bit_identical(straight: Run, place: str) -> None:
+    kind, where = place.split("/")
+    per_epoch = straight.steps // EPOCHS
+    offset = {"middle": per_epoch + 2, "last_of_epoch": per_epoch, "first_of_epoch": per_epoch + 1, "end": per_epoch}
+    straight.check(straight.folder / kind / f"step={offset[where]}.ckpt")
+
+
+def test_training_changes_between_steps_and_epochs(straight: Run) -> None:
+    assert len(set(straight.losses)) == len(straight.losses)
+    assert straight.steps >= 2 * EPOCHS
+
+
+def test_checkpoint_holds_tensors_only(straight: Run) -> None:
+    checkpoint = torch.load(straight.folder / "step" / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"]
+
+
+@pytest.mark.parametrize("name", ["BYOL", "MaskedLM"])
+def test_resume_is_exact_with_accumulation(name: str, builders: dict[str, Build], tmp_path: Path) -> None:
+    batch = {"BYOL": 2, "MaskedLM": 8}[name]
+    run = Run(builders[name], tmp_path, {"batch_size": batch}, accumulate_grad_batches=2)
+    per_epoch = run.steps // EPOCHS
+    assert len(run.losses) > run.steps
+    for step in (per_epoch - 1, per_epoch, per_epoch + 1):
+        run.check(tmp_path / "step" / f"step={step}.ckpt")
+
+
+def test_resume_is_exact_with_workers_and_does_not_depend_on_their_number(
+    builders: dict[str, Build], tmp_path: Path
+) -> None:
+    alone = Run(builders["SimCLR"], tmp_path / "a", {})
+    run = Run(builders["SimCLR"], tmp_path / "b", {"num_workers": 2})
+    assert differing(run.final, alone.final) == []
+    run.check(tmp_path / "b" / "step" / f"step={run.steps // EPOCHS + 1}.ckpt")
+
+
+def test_resume_is_exact_with_limited_batches(builders: dict[str, Build], tmp_path: Path) -> None:
+    run = Run(builders["MaskedLM"], tmp_path, {"batch_size": 8}, limit_train_batches=2)
+    assert run.steps == 2 * EPOCHS
+    for step in (2, 3):
+        run.check(tmp_path / "step" / f"step={step}.ckpt")

@@ -1,0 +1,161 @@
+"""Two processes, averaged as DDP averages, learn what one process learns from the whole batch."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from tiny import QUIET, tiny_text_encoder
+from torch import Tensor, nn
+
+from ssl_suite.core.batch import ImageBatch, TextBatch
+from ssl_suite.core.encoder import Encoded, Encoder
+from ssl_suite.data.image.images import Images
+from ssl_suite.methods.image.byol import BYOL
+from ssl_suite.methods.image.simclr import SimCLR
+from ssl_suite.methods.text.causal_lm import CausalLM
+from ssl_suite.methods.text.masked_lm import MaskedLM
+
+WORLD = 2
+
+
+class Flat(Encoder):
+    """Pixels, a layer and a layer norm: no item sees another."""
+
+    modality = "image"
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.dim, self.num_states = 6, 1
+        self.net = nn.Sequential(
+            nn.Flatten(), nn.Linear(3 * side * side, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 6)
+        )
+
+    def forward(self, batch: ImageBatch) -> Encoded:
+        x = self.net(batch.images)
+        return Encoded((x[:, None],), torch.ones(len(x), 1, dtype=torch.bool), x)
+
+
+def method(name: str) -> Any:
+    torch.manual_seed(0)
+    if name == "SimCLR":
+        return SimCLR(Flat(4), 0.5, 8, batch_norm=False)
+    if name == "MaskedLM":
+        model = MaskedLM(tiny_text_encoder(dropout=0.0))
+        model.special, model.mask_id, model.vocab_size = torch.arange(5), 4, 261
+        return model
+    if name == "CausalLM":
+        model = CausalLM(tiny_text_encoder(causal=True, dropout=0.0))
+        model.end_id = 3
+        return model
+    model = BYOL(Flat(4), 16, 8)
+    for head in (model.projector, model.predictor, model.teacher_projector):
+        head.layers = nn.Sequential(*(m for m in head.layers if not isinstance(m, nn.BatchNorm1d)))
+    return model
+
+
+def batch(name: str, rows: slice) -> Any:
+    torch.manual_seed(1)
+    index = torch.arange(8)
+    if name in ("SimCLR", "BYOL"):
+        views = torch.rand(2, 8, 3, 4, 4)[:, rows]
+        return ImageBatch(index[rows], index[rows], None, views[0], tuple(views))
+    ids = torch.randint(5, 261, (8, 20))[rows]
+    return TextBatch(index[rows], index[rows], None, ids, torch.ones_like(ids, dtype=torch.bool), dense=True)
+
+
+def gradients(name: str, rows: slice, world: int) -> tuple[dict[str, Tensor], float]:
+    model = method(name)
+    out = model.step(batch(name, rows))
+    out.loss.backward()
+    loss, found = out.loss.detach().clone(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    for tensor in [loss, *found.values()]:
+        if world > 1:
+            torch.distributed.all_reduce(tensor)
+            tensor /= world
+    return found, float(loss)
+
+
+class Seen(pl.Callback):
+    """Which items each epoch trained on."""
+
+    def __init__(self) -> None:
+        self.items: list[list[int]] = [[], []]
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.items[trainer.current_epoch] += batch.index.tolist()
+
+
+NAMES = ["SimCLR", "BYOL", "MaskedLM", "CausalLM"]
+
+
+def worker(rank: int, port: int, folder: str, images: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(WORLD)}
+    limit = datetime.timedelta(seconds=60)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=WORLD, timeout=limit)
+    found = {name: gradients(name, slice(rank * 4, rank * 4 + 4), WORLD) for name in NAMES}
+    torch.save(found, f"{folder}/gradients{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port + 1), "PL_GLOBAL_SEED": "0"}
+    model, data, seen = SimCLR(Flat(8), 0.5, 8), Images(images, image_size=8, batch_size=2), Seen()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=WORLD, strategy="ddp", max_epochs=2, default_root_dir=folder,
+        plugins=[LightningEnvironment()], enable_checkpointing=False, callbacks=[seen],
+        **QUIET,
+    )  # fmt: skip
+    trainer.fit(model, data)
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    torch.save({"seen": seen.items, "weights": weights, "figures": figures}, f"{folder}/fit{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory, image_folder: str) -> Path:
+    folder = tmp_path_factory.mktemp("ddp")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = torch.multiprocessing.spawn(worker, (port, str(folder), image_folder), WORLD, join=False)
+    deadline = datetime.datetime.now() + datetime.timedelta(seconds=90)
+    while not context.join(timeout=5):
+        if datetime.datetime.now() > deadline:
+            for process in context.processes:
+                process.kill()
+            pytest.fail("two processes did not come to an end")
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(name: str, two_processes: Path) -> None:
+    whole, loss = gradients(name, slice(None), 1)
+    for rank in range(WORLD):
+        found, mean = torch.load(two_processes / f"gradients{rank}.pt", weights_only=True)[name]
+        assert mean == pytest.approx(loss, abs=1e-5)
+        assert found.keys() == whole.keys()
+        for key, gradient in whole.items():
+            torch.testing.assert_close(found[key], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_ranks_train_on_disjoint_images_and_keep_equal_weights(two_processes: Path) -> None:
+    a, b = (torch.load(two_processes / f"fit{r}.pt", weights_only=True) for r in range(WORLD))
+    for epoch in range(2):
+        assert len(a["seen"][epoch]) == len(b["seen"][epoch]) == 6
+        assert not set(a["seen"][epoch]) & set(b["seen"][epoch])
+    assert a["seen"][0] != a["seen"][1]
+    assert torch.equal(a["weights"], b["weights"])
+
+
+def test_ranks_with_unequal_numbers_of_validation_batches_agree_on_the_loss(two_processes: Path) -> None:
+    """5 validation images in batches of 2: rank 0 has two batches, rank 1 has one."""
+    a, b = (torch.load(two_processes / f"fit{r}.pt", weights_only=True)["figures"] for r in range(WORLD))
+    assert a["val/loss"] == pytest.approx(b["val/loss"])
