@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
@@ -79,8 +80,9 @@ class SuiteCLI(LightningCLI):
         trainer.callbacks.append(SaveConfig(text, Path(config.out) / "config.yaml"))  # type: ignore[attr-defined]
         dumped = json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
         self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped
+        if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:
+            self.model.recall(torch.load(config.ckpt_path, weights_only=True, map_location="meta", mmap=True))
         if self.subcommand == "predict":
-            build_head(self.model, config.ckpt_path)
             trainer.callbacks.append(WritePredictions(Path(config.out) / "predictions.jsonl"))  # type: ignore[attr-defined]
         mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
         if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
@@ -137,17 +139,6 @@ class WritePredictions(pl.Callback):
         print(f"{path}: {len(lines)} predictions")
 
 
-def build_head(model: Any, checkpoint: str | None) -> None:
-    """Gives a task the labels its checkpoint knows, so that data without targets will do."""
-    if not isinstance(model, Finetune) or not checkpoint or not Path(checkpoint).is_file():
-        return
-    import torch
-
-    labels = torch.load(checkpoint, weights_only=True, map_location="meta", mmap=True).get("labels")
-    if labels is not None:
-        model.task.build(model.encoder.dim, labels)
-
-
 def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:
     """The last state always; for a task also the best on the validation split, which alone selects models."""
     monitor = f"val/{model.task.main}" if isinstance(model, Finetune) else None
@@ -188,8 +179,6 @@ def check_checkpoint(path: str | None) -> None:
     """Raises UserError for a checkpoint that is not there or cannot be read; executes nothing from it."""
     if path is None or path in ("best", "last", "hpc", "registry"):
         return
-    import torch
-
     if not Path(path).exists():
         raise UserError(f"There is no checkpoint {path}.")
     if Path(path).is_dir() and (Path(path) / "model.safetensors").exists():

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -200,13 +200,21 @@ class DataModule(pl.LightningDataModule):
 
     def serve(self, request: Request) -> None:
         """Called by a model's `setup`: tells the data what is wanted. The same request again changes nothing."""
-        if request != self.request:
+        if not self._served(request):
             self._features.clear()
             self.prepare(request)
             self.request = request
             for split in self.splits():
                 if self.size(split) == 0:
                     raise UserError(f"{self.source_name}: split {split!r} is empty.")
+
+    def _served(self, request: Request) -> bool:
+        """Whether this was asked before; a tokenizer that came from here is no new wish."""
+        mine = getattr(self, "tokenizer", None)
+        before = self.request and replace(self.request, tokenizer=mine, labels=None)
+        return before == replace(request, tokenizer=request.tokenizer or mine, labels=None) and (
+            request.labels is None or request.labels == self.labels
+        )
 
     @property
     def source_name(self) -> str:

@@ -76,7 +76,7 @@ class Encoder(nn.Module):
         """Encodes a batch of this encoder's modality."""
 
     def output_at(self, batch: Any, at: tuple[Tensor, ...]) -> Tensor:
-        """Returns (M, D), the output at the places `at` (from `nonzero(as_tuple=True)`) alone; cheaper if overridden."""
+        """Returns the output (M, D) at the places `at`, from `nonzero(as_tuple=True)`; cheaper if overridden."""
         return self(batch).states[-1][at]
 
     def check(self) -> None:
@@ -100,10 +100,15 @@ def encoder_class(name: str) -> type[Encoder]:
     return Encoder.registry[name]
 
 
+def an(modality: str) -> str:
+    """`an image`, `a text`: for messages."""
+    return f"{'an' if modality[0] in 'aeiou' else 'a'} {modality}"
+
+
 def expect(encoder: Encoder, modality: Modality, asker: str) -> None:
     """Raises UserError unless `encoder` reads `modality`."""
     if encoder.modality != modality:
-        raise UserError(f"{asker} needs a {modality} encoder; {type(encoder).__name__} reads {encoder.modality}.")
+        raise UserError(f"{asker} needs {an(modality)} encoder; {type(encoder).__name__} reads {encoder.modality}.")
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

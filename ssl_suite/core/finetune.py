@@ -150,6 +150,17 @@ class Finetune(TrainModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["labels"] = list(self.task.labels)
+        if self.encoder.tokenizer is not None:
+            checkpoint["tokenizer"] = self.encoder.tokenizer.to_str()
+
+    def recall(self, checkpoint: dict[str, Any]) -> None:
+        """Takes labels and tokenizer from a checkpoint before data is seen: other data than training's will do."""
+        if "tokenizer" in checkpoint and self.encoder.tokenizer is None:
+            from tokenizers import Tokenizer
+
+            self.encoder.tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
+        if "labels" in checkpoint:
+            self.task.build(self.encoder.dim, checkpoint["labels"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         labels = checkpoint.get("labels", [])

@@ -24,9 +24,9 @@ def step_flops(module: Any, batch: Any) -> float | None:
         return None
     kept = {name: b.clone() for name, b in module.named_buffers()}
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), contextlib.suppress(NotImplementedError), module.trainer.precision_plugin.forward_context():
-        with counter:
-            module.step(batch)
+    precision = module.trainer.precision_plugin.forward_context()
+    with torch.no_grad(), contextlib.suppress(NotImplementedError), precision, counter:
+        module.step(batch)
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             buffer.copy_(kept[name])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_suite.core.batch import Batch
 from ssl_suite.core.data import DataModule, batches_done, run_seed
-from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.encoder import Encoder, an
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
 from ssl_suite.core.random import item_seed, seed_all
@@ -61,7 +61,7 @@ class TrainModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if self.data.modality != self.encoder.modality:
             raise UserError(
-                f"{type(self).__name__} got a {self.encoder.modality} encoder and {self.data.modality} data "
+                f"{type(self).__name__} got {an(self.encoder.modality)} encoder and {self.data.modality} data "
                 f"({type(self.data).__name__}); give both of one modality."
             )
 

@@ -22,7 +22,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 )
 def test_script_prints_a_ratio_for_each_case(script: str, cases: list[str], needs: list[str]) -> None:
     for package in needs:
-        pytest.importorskip(package, reason=f"the peer's side of {script}.py needs {package}: pip install ssl_suite[bench]")
+        pytest.importorskip(
+            package, reason=f"the peer's side of {script}.py needs {package}: pip install ssl_suite[bench]"
+        )
     options = ["--tiny", "--rounds", "1", "--steps", "2", "--clock", "cpu", "--format", "json"]
     done = subprocess.run([sys.executable, f"{script}.py", *options], cwd=FOLDER, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -139,7 +139,7 @@ def test_an_image_encoder_with_text(fails: Fails, pretrained: dict[str, Path], s
 def test_a_method_with_an_encoder_of_another_modality(fails: Fails, sources: dict[str, str]) -> None:
     data = [*DATA["image"], f"--data.source={sources['image']}"]
     message = fails("fit", "--model=SimCLR", f"--model.encoder={ENCODERS['text']}", *data, *QUICK)
-    assert "SimCLR needs a image encoder" in message or "SimCLR needs an image encoder" in message
+    assert "SimCLR needs an image encoder" in message
 
 
 def test_a_task_without_its_target(fails: Fails, pretrained: dict[str, Path], tmp_path: Path) -> None:

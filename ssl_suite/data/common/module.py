@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -24,7 +24,7 @@ class SourceData(DataModule):
         options: of the base class.
     """
 
-    input_column: ClassVar[str]
+    input_column: str
     holds_out = True
     """Whether a source without a validation split gives up a tenth of its training rows for one."""
 

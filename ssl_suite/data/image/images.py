@@ -37,6 +37,7 @@ class Images(SourceData):
     Args:
         source: where the images are.
         image_size: side in pixels of what the encoder sees.
+        column: of the image.
         target: column of the label; a folder's subfolders are `label`.
         where: keep only rows with these values.
         labels: number of labelled training images to use.
@@ -52,12 +53,12 @@ class Images(SourceData):
     """
 
     modality = "image"
-    input_column = "image"
 
     def __init__(
         self,
         source: str,
         image_size: int = 224,
+        column: str = "image",
         target: str = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
@@ -81,6 +82,7 @@ class Images(SourceData):
             on_error=on_error,
             cache_features=cache_features,
         )
+        self.input_column = column
         self.image_size, self.augment, self.view, self.in_memory = image_size, augment, view, in_memory
         self._decoded: dict[tuple[str, int], Tensor] = {}
 
@@ -116,7 +118,7 @@ class Images(SourceData):
 
     def _open(self, split: str, index: int) -> Image.Image:
         rows = self.rows[split]
-        return load_image(rows[index]["image"], rows.where(index))
+        return load_image(rows[index][self.input_column], rows.where(index))
 
     def _pixels(self, split: str, index: int) -> Tensor:
         if (split, index) in self._decoded:

@@ -36,6 +36,7 @@ class Speech(SourceData):
 
     Args:
         source: where the audio is.
+        column: of the audio.
         target: column of the target: a label, or the transcript for CTC.
         where: keep only rows with these values: `{language: en}`.
         labels: number of labelled training utterances to use.
@@ -50,11 +51,11 @@ class Speech(SourceData):
     """
 
     modality = "speech"
-    input_column = "audio"
 
     def __init__(
         self,
         source: str,
+        column: str = "audio",
         target: str = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
@@ -78,6 +79,7 @@ class Speech(SourceData):
             on_error=on_error,
             cache_features=cache_features,
         )
+        self.input_column = column
         self.max_seconds, self.batch_seconds, self.in_memory = max_seconds, batch_seconds, in_memory
         self._waves: dict[tuple[str, int], Tensor] = {}
         self._lengths: dict[str, list[float]] = {}
@@ -99,7 +101,7 @@ class Speech(SourceData):
             rows = self.rows[split]
             given: list[Any] = rows.column("seconds") if "seconds" in rows.columns else [None]
             if any(s in (None, "") for s in given):
-                given = [duration(rows[i]["audio"], rows.where(i)) for i in range(len(rows))]
+                given = [duration(rows[i][self.input_column], rows.where(i)) for i in range(len(rows))]
             try:
                 self._lengths[split] = [float(s) for s in given]
             except ValueError as error:
@@ -124,7 +126,7 @@ class Speech(SourceData):
         if (split, index) in self._waves:
             return self._waves[split, index]
         rows = self.rows[split]
-        wave = load_audio(rows[index]["audio"], rows.where(index))
+        wave = load_audio(rows[index][self.input_column], rows.where(index))
         if self._keep:
             self._waves[split, index] = wave
         return wave

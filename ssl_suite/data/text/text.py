@@ -63,7 +63,6 @@ class Text(SourceData):
     """
 
     modality = "text"
-    input_column = "text"
 
     def __init__(
         self,
@@ -92,7 +91,7 @@ class Text(SourceData):
             num_workers=num_workers,
             cache_features=cache_features,
         )
-        self.input_column = column  # type: ignore[misc]
+        self.input_column = column
         self.pair, self.wanted_tokenizer, self.vocab_size = pair, tokenizer, vocab_size
         self.max_length, self.pack = max_length, pack
         self.tokenizer: Tokenizer | None = None
