@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -157,7 +156,8 @@ def run(case: Case, key: str, args: argparse.Namespace) -> dict[str, Any]:
     result |= {side: statistics.median(values) for side, values in rates.items()}
     result["rates"] = rates
     if args.side:
-        result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        result["peak_mb"] = int(status["VmHWM"].split()[0]) / 1024  # ru_maxrss would start from the parent's
         return result
     ratios = [a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]
     result |= {"ratio": result["ours"] / result["peer"], "ratio_range": [min(ratios), max(ratios)]}

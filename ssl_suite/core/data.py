@@ -36,6 +36,7 @@ class Request:
         tokenizer: of the encoder, where it brings one.
         vocab_size: rows of a text encoder's embedding.
         stride: input units per state, for targets along time.
+        watch: kind of target a callback looks at while a method pretrains.
     """
 
     target: TargetKind | None = None
@@ -44,6 +45,7 @@ class Request:
     tokenizer: Any = None
     vocab_size: int | None = None
     stride: int = 1
+    watch: TargetKind | None = None
 
 
 class BadItem(UserError):

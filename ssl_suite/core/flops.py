@@ -14,23 +14,28 @@ PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 12
 """Dense bf16/fp16 FLOP/s by the makers' data sheets."""
 
 
-def step_flops(module: Any, batch: Any) -> float | None:
-    """FLOPs of one step of `module` on this batch: forward counted, backward taken as twice that.
+SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+"""Strategies under which a step cannot be taken outside their own hooks."""
 
-    Runs the step once without gradient and puts buffers (running statistics, queues) back, so training is unchanged.
-    Only methods are counted (`step`); None where the kernels are not known to torch's counter.
+
+def step_flops(module: Any, batch: Any) -> float | None:
+    """FLOPs of one step of `module` on this batch, forward and backward, by torch's counter.
+
+    Takes the step once for counting and puts buffers (running statistics, queues) back, so training is unchanged. Only
+    methods are counted (`step`); None where the kernels are not known to the counter, or weights are sharded.
     """
-    if not hasattr(module, "step"):
+    if not hasattr(module, "step") or type(module.trainer.strategy).__name__ in SHARDED:
         return None
     kept = {name: b.clone() for name, b in module.named_buffers()}
     counter = FlopCounterMode(display=False)
+    weights = [p for p in module.parameters() if p.requires_grad]
     precision = module.trainer.precision_plugin.forward_context()
-    with torch.no_grad(), contextlib.suppress(NotImplementedError), precision, counter:
-        module.step(batch)
+    with contextlib.suppress(NotImplementedError), precision, counter:
+        torch.autograd.grad(module.step(batch).loss, weights, allow_unused=True)
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             buffer.copy_(kept[name])
-    return 3.0 * counter.get_total_flops() or None
+    return counter.get_total_flops() or None
 
 
 @functools.cache
@@ -41,9 +46,9 @@ def peak_flops(device: torch.device) -> float | None:
         return next((peak for key, peak in PEAK.items() if key in name), None)
     if device.type != "cpu":
         return None
-    n, best = 1024, float("inf")
+    n, best, begin = 1024, float("inf"), time.perf_counter()
     a, b = torch.ones(n, n), torch.ones(n, n)
-    for _ in range(5):
+    while time.perf_counter() - begin < 0.3:
         start = time.perf_counter()
         a @ b
         best = min(best, time.perf_counter() - start)

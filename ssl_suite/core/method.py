@@ -19,6 +19,7 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.folder import load_encoder
 from ssl_suite.core.module import TrainModule, detached
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.task import TargetKind
 
 
 @dataclass(eq=False)
@@ -55,6 +56,9 @@ class Method(TrainModule):
     momentum: tuple[float, float] = (0.996, 1.0)
     """Of the teacher, at the first and the last step."""
 
+    watch: TargetKind | None = None
+    """Labels a callback looks at, never the method."""
+
     perplexity: ClassVar[bool] = False
     """Whether the loss is a mean negative log-likelihood whose exponential is worth a log of its own."""
 
@@ -74,11 +78,12 @@ class Method(TrainModule):
         super().setup(stage)
         encoder = self.encoder
         vocab = encoder.config.get("vocab_size")
-        self.data.serve(Request(views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab))
+        request = Request(views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab, watch=self.watch)
+        self.data.serve(request)
         if encoder.modality == "text":
             encoder.tokenizer = getattr(self.data, "tokenizer", None)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | None]:
         out = self.step(batch)
         values = {"loss": out.loss, **out.logs}
         if self.perplexity:
@@ -86,7 +91,7 @@ class Method(TrainModule):
         if self.logging_now and out.features is not None:
             values |= collapse_signs(out.features)
         self.log_scalars("train", detached(values), batch, bar=("loss",))
-        return out.loss
+        return {"loss": out.loss, "features": None if out.features is None else out.features.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         out = self.step(batch)

@@ -65,7 +65,7 @@ class TrainModule(pl.LightningModule):
                 f"({type(self.data).__name__}); give both of one modality."
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
         raise NotImplementedError("Method and Finetune say what a step is")
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -51,12 +51,12 @@ class SourceData(DataModule):
         self.targets = None
         known = request.labels is not None  # a trained task can answer for rows without targets
         self.labelled = not known or any(self.target_column in rows.columns for rows in self.rows.values())
-        if request.target and self.labelled:
-            targets = Targets(self.rows, self.target_column, request.target, request.labels)
+        if (kind := request.target or request.watch) and self.labelled:
+            targets = Targets(self.rows, self.target_column, kind, request.labels)
             self.labels = targets.labels
-            if self.label_budget is not None:
+            if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
                 self._keep_few(targets, request)
-                targets = Targets(self.rows, self.target_column, request.target, self.labels)
+                targets = Targets(self.rows, self.target_column, kind, self.labels)
             self.targets = targets
 
     def _filter(self, rows: Rows) -> Rows:

@@ -18,7 +18,8 @@ def vocabulary_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets
     """Σ cross-entropy of `states @ weight.T + bias` against `targets`, without ever holding all logits.
 
     The gradient is made with the loss, chunk by chunk, as in Liger (arXiv:2410.10989, section 3.2): memory is that of
-    one chunk, and on a CPU a quarter of the time goes. Softmax and sums are float32, whatever the precision of the product.
+    one chunk, and on a CPU projection and loss take a quarter less time. Softmax and sums are float32, whatever the
+    product's precision.
 
     Args:
         states: (M, D).
