@@ -108,10 +108,11 @@ def generated(encoder: Any, name: str) -> dict[str, Any]:
     from ssl_suite.methods.text.causal_lm import CausalLM
 
     model = CausalLM(encoder)
-    items = [
-        {"prompt": prompt, "text": model.generate(prompt, length=60, temperature=0.8, top_k=40, seed=i)}
-        for i, prompt in enumerate(PROMPTS)
-    ]
+    items = []
+    for i, prompt in enumerate(PROMPTS):
+        text = model.generate(prompt, length=60, temperature=0.8, top_k=40, seed=i)
+        read = encoder.tokenizer.decode(encoder.tokenizer.encode(prompt, add_special_tokens=False).ids)
+        items.append({"prompt": prompt + " ", "text": text.removeprefix(read).lstrip()})
     caption = "Temperature 0.8, the 40 likeliest tokens, first draw shown."
     return {
         "kind": "generated",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import os
 import time
 from pathlib import Path
@@ -37,10 +36,9 @@ def origin(model: Finetune) -> tuple[str, str]:
 
 
 def shape(encoder: Encoder) -> str:
-    """The class and every argument that is not its default: what two encoders must share to be compared."""
-    defaults = {k: p.default for k, p in inspect.signature(type(encoder).__init__).parameters.items()}
-    changed = [f"{k}={v}" for k, v in encoder.config.items() if v != defaults.get(k)]
-    return f"{type(encoder).__name__}({', '.join(changed)})"
+    """Class and a hash of its arguments: what two encoders must share to be compared."""
+    causal = "-causal" if encoder.config.get("causal") else ""
+    return f"{type(encoder).__name__}{causal}-{config_hash(encoder.config)[:4]}"
 
 
 def record(
@@ -76,7 +74,7 @@ def record(
         "split": "test",
         "seed": run_seed(),
         "labels": len(data.targets.encoded["train"]),
-        "protocol": f"{model.mode}-{model.readout.name}@{PROTOCOL_VERSION}",
+        "protocol": f"{model.mode}@{PROTOCOL_VERSION}",
         "config_hash": config_hash(settings),
         "seconds": round(time.time() - started, 2),
         "run": os.path.relpath(out, store.parent),
