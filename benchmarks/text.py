@@ -116,7 +116,7 @@ def masked_lm(args: argparse.Namespace) -> Case:
         intermediate_size=4 * s["dim"],
         max_position_embeddings=LENGTH,
         hidden_dropout_prob=args.dropout,
-        attention_probs_dropout_prob=args.dropout,
+        attention_probs_dropout_prob=0.0,
     )
     ours = MaskedLM(TextEncoder(VOCAB, **s, max_length=LENGTH, dropout=args.dropout), optim=OPTIM)
     theirs = hugging_face(BertForMaskedLM(config), True, size, folder)
@@ -136,7 +136,7 @@ def causal_lm(args: argparse.Namespace) -> Case:
         n_layer=s["layers"],
         n_head=s["heads"],
         embd_pdrop=args.dropout,
-        attn_pdrop=args.dropout,
+        attn_pdrop=0.0,
         resid_pdrop=args.dropout,
         bos_token_id=2,
         eos_token_id=3,

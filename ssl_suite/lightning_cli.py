@@ -9,7 +9,7 @@ import shlex
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -48,6 +48,9 @@ class SuiteCLI(LightningCLI):
             "--results", type=str | None, default=None, help="Results file; default: OUT/results.sqlite."
         )
         parser.add_argument("--task_name", type=str | None, default=None, help="How results name the task.")
+        parser.add_argument("--compile", type=bool, default=False, help="torch.compile the encoder.")
+        precision = Literal["highest", "high", "medium"]
+        parser.add_argument("--matmul", type=precision, default="highest", help="fp32 products; high: TF32.")
         parser.add_argument("--role", type=str | None, default=None, help="ssl, random, simple or supervised.")
 
     def before_instantiate_classes(self) -> None:
@@ -78,7 +81,12 @@ class SuiteCLI(LightningCLI):
         self._started = time.time()
         text = self._parser(self.subcommand).dump(config, skip_none=False, format="yaml")
         trainer.callbacks.append(SaveConfig(text, Path(config.out) / "config.yaml"))  # type: ignore[attr-defined]
+        if config.test_after:
+            trainer.callbacks.append(RequireTest())  # type: ignore[attr-defined]
         dumped = json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
+        torch.set_float32_matmul_precision(config.matmul)
+        if config.compile:
+            self.model.encoder.compile()
         self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped
         if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:
             self.model.recall(torch.load(config.ckpt_path, weights_only=True, map_location="meta", mmap=True))
@@ -103,6 +111,18 @@ class SuiteCLI(LightningCLI):
         if isinstance(self.model, Finetune):
             path = Path(config.results or Path(config.out) / "results.sqlite")
             record(self.trainer, self.model, path, Path(config.out), self._started, config.task_name, config.role)
+
+
+class RequireTest(pl.Callback):
+    """Stops before training where there is no test split to score after it."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        data = pl_module.data
+        if not data.has("test"):
+            raise UserError(
+                f"{data.source_name} has no test split for --test_after (it has {', '.join(data.splits())}); "
+                "add one, or leave the option out and read val/ in metrics.csv."
+            )
 
 
 class SaveConfig(pl.Callback):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _MASK = 0xFFFFFFFF
+Bits = TypeVar("Bits", int, Tensor)
 
 
-def _mix(x: Tensor) -> Tensor:
-    """The 32-bit finaliser `lowbias32` of C. Wellons, on int64 tensors that hold unsigned 32-bit values."""
+def _mix(x: Bits) -> Bits:
+    """The 32-bit finaliser `lowbias32` of C. Wellons, on unsigned 32-bit values in an int or an int64 tensor."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _MASK
     x = x ^ (x >> 15)
@@ -22,10 +24,10 @@ def _mix(x: Tensor) -> Tensor:
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
     """Returns the 32-bit seed of item `index` in `epoch` of a run with `seed`."""
-    state = torch.tensor(seed & _MASK)
+    state = seed & _MASK
     for part in (epoch, index):
         state = _mix((state * 0x9E3779B1 + part + 0x85EBCA6B) & _MASK)
-    return int(state)
+    return state
 
 
 def uniform(seeds: Tensor, n: int, stream: int = 0) -> Tensor:

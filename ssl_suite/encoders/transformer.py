@@ -28,7 +28,8 @@ class TrunkConfig:
         positions: learned (added by `Embeddings`), rotary (RoFormer, arXiv:2104.09864) or none.
         activation: gelu, gelu_tanh, geglu or swiglu (arXiv:2002.05202).
         ffn: width of the feed-forward layer; default 4 · dim (8/3 · dim for the gated ones).
-        dropout: of the residual branches.
+        dropout: of the residual branches; attention weights are not dropped, so that
+            fused kernels serve on every device.
         eps: of the layer norms.
     """
 
@@ -100,7 +101,7 @@ class Attention(nn.Module):
 
     def __init__(self, c: TrunkConfig) -> None:
         super().__init__()
-        self.heads, self.causal, self.rotary, self.dropout = c.heads, c.causal, c.positions == "rotary", c.dropout
+        self.heads, self.causal, self.rotary = c.heads, c.causal, c.positions == "rotary"
         self.qkv, self.out = nn.Linear(c.dim, 3 * c.dim), nn.Linear(c.dim, c.dim)
 
     def forward(
@@ -116,9 +117,7 @@ class Attention(nn.Module):
         causal = self.causal and mask is None and t > 1
         if causal and start:  # the kernel's own flag would align the piece with the first key
             mask, causal = torch.ones(t, start + t, dtype=torch.bool, device=x.device).tril(start), False
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=self.dropout if self.training else 0.0
-        )
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         y = y.transpose(1, 2).reshape(b, t, d)
         return self.out(y if at is None else y[at])
 
