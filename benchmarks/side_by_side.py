@@ -21,6 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ssl_suite.core.allocator import keep_freed_memory
+
 WARM_UP = 1
 """Steps before the clock starts, in every round."""
 
@@ -117,7 +119,6 @@ def arguments(about: str, rounds: int, steps: int) -> argparse.ArgumentParser:
         default="wall",
         help="cpu: seconds of processor time of one thread and process, for a machine that others use too",
     )
-    parser.add_argument("--memory", action="store_true", help="also the peak memory of a process with one side only")
     parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that the script works")
     return parser
@@ -130,6 +131,8 @@ def compare(cases: Sequence[Callable[[argparse.Namespace], Case]], args: argpars
     timer = TIMERS[args.clock]
     if args.clock == "cpu":
         torch.set_num_threads(1)
+    if args.side:
+        args.case = args.case[-1:]
     results = []
     for build in cases:
         name = build.__name__.replace("_", "-")
@@ -146,32 +149,41 @@ def compare(cases: Sequence[Callable[[argparse.Namespace], Case]], args: argpars
 
 
 def run(case: Case, key: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Alternates the sides, the first changing from round to round, and returns the figures."""
-    sides = [args.side] if args.side else ["ours", "peer"]
-    rates: dict[str, list[float]] = {side: [] for side in sides}
-    for number in range(args.rounds):
-        for side in sides if number % 2 == 0 else sides[::-1]:
-            rates[side].append(case.sides[side](args.steps))
-    result: dict[str, Any] = {"case": case.name, "key": key, "unit": case.unit, "peer_name": case.peer}
-    result |= {side: statistics.median(values) for side, values in rates.items()}
-    result["rates"] = rates
+    """Alternates the sides, the first changing from round to round, and returns the figures.
+
+    Each round is a process of its own, so that neither side lives on memory the other has warmed; with `--tiny` all
+    run in this one.
+    """
     if args.side:
+        if args.side == "ours":
+            keep_freed_memory()  # as `ssl-suite fit` does
+        rate = case.sides[args.side](args.steps)
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        result["peak_mb"] = int(status["VmHWM"].split()[0]) / 1024  # ru_maxrss would start from the parent's
-        return result
+        return {"key": key, "rate": rate, "peak_mb": int(status["VmHWM"].split()[0]) / 1024}
+    rates: dict[str, list[float]] = {"ours": [], "peer": []}
+    peaks = dict.fromkeys(rates, 0.0)
+    for number in range(args.rounds):
+        for side in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
+            if args.tiny:
+                rates[side].append(case.sides[side](args.steps))
+                continue
+            alone = fresh_process(key, side)
+            rates[side].append(alone["rate"])
+            peaks[side] = max(peaks[side], alone["peak_mb"])
     ratios = [a / b for a, b in zip(rates["ours"], rates["peer"], strict=True)]
-    result |= {"ratio": result["ours"] / result["peer"], "ratio_range": [min(ratios), max(ratios)]}
-    if args.memory:
-        result["peak_mb"] = {side: peak_memory(key, side, args.tiny) for side in sides}
-    return result
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    result: dict[str, Any] = {"case": case.name, "key": key, "unit": case.unit, "peer_name": case.peer, **medians}
+    result |= {"ratio": medians["ours"] / medians["peer"], "ratio_range": [min(ratios), max(ratios)]}
+    return result | {"rates": rates, "peak_mb": peaks}
 
 
-def peak_memory(key: str, side: str, tiny: bool) -> float:
-    """Peak resident MB of a fresh process that runs one side only."""
-    command = [sys.executable, sys.argv[0], "--case", key, "--side", side, "--rounds", "1", "--steps", "2"]
-    command += ["--format", "json"] + ["--tiny"] * tiny
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(out.splitlines()[-1])["results"][0]["peak_mb"]
+def fresh_process(key: str, side: str) -> dict[str, Any]:
+    """One round of one side in a process of its own: its rate and its peak resident MB."""
+    command = [sys.executable, *sys.argv, "--case", key, "--side", side, "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return next(r for r in json.loads(done.stdout.splitlines()[-1])["results"] if r["key"] == key)
 
 
 def show(results: list[dict[str, Any]], args: argparse.Namespace) -> None:
@@ -179,17 +191,12 @@ def show(results: list[dict[str, Any]], args: argparse.Namespace) -> None:
     table = Table(title=machine(), caption=caption)
     for column in ("", "unit", "ours", "peer", "", "ratio", "a round's"):
         table.add_column(column, justify="left" if not column or column == "unit" else "right", no_wrap=True)
-    if args.memory:
-        table.add_column("peak MB: ours, peer", justify="right")
+    table.add_column("peak MB: ours, peer", justify="right")
     for r in results:
-        if args.side:
-            print(r)
-            continue
         low, high = r["ratio_range"]
         cells = [r["case"], r["unit"], f"{r['ours']:,.1f}", f"{r['peer']:,.1f}", r["peer_name"]]
         cells += [f"{r['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
-        if args.memory:
-            cells.append(f"{r['peak_mb']['ours']:,.0f}, {r['peak_mb']['peer']:,.0f}")
+        cells.append(f"{r['peak_mb']['ours']:,.0f}, {r['peak_mb']['peer']:,.0f}")
         table.add_row(*cells)
     Console(width=160).print(table)
 

@@ -116,11 +116,11 @@ def masked_lm(args: argparse.Namespace) -> Case:
         intermediate_size=4 * s["dim"],
         max_position_embeddings=LENGTH,
         hidden_dropout_prob=args.dropout,
-        attention_probs_dropout_prob=0.0,
+        attention_probs_dropout_prob=args.attention_dropout,
     )
     ours = MaskedLM(TextEncoder(VOCAB, **s, max_length=LENGTH, dropout=args.dropout), optim=OPTIM)
     theirs = hugging_face(BertForMaskedLM(config), True, size, folder)
-    name = f"MaskedLM, dropout {args.dropout}"
+    name = f"MaskedLM, dropout {args.dropout}, peer's attention dropout {args.attention_dropout}"
     return Case(name, "tokens", "transformers Trainer, BERT", {"ours": lightning(ours, size, folder), "peer": theirs})
 
 
@@ -136,7 +136,7 @@ def causal_lm(args: argparse.Namespace) -> Case:
         n_layer=s["layers"],
         n_head=s["heads"],
         embd_pdrop=args.dropout,
-        attn_pdrop=0.0,
+        attn_pdrop=args.attention_dropout,
         resid_pdrop=args.dropout,
         bos_token_id=2,
         eos_token_id=3,
@@ -144,11 +144,13 @@ def causal_lm(args: argparse.Namespace) -> Case:
     encoder = TextEncoder(VOCAB, **s, max_length=LENGTH, causal=True, dropout=args.dropout, activation="gelu_tanh")
     ours = CausalLM(encoder, optim=OPTIM)
     theirs = hugging_face(GPT2LMHeadModel(config), False, size, folder)
-    name = f"CausalLM, dropout {args.dropout}"
+    name = f"CausalLM, dropout {args.dropout}, peer's attention dropout {args.attention_dropout}"
     return Case(name, "tokens", "transformers Trainer, GPT-2", {"ours": lightning(ours, size, folder), "peer": theirs})
 
 
 if __name__ == "__main__":
     parser = arguments(__doc__ or "", rounds=5, steps=5)
-    parser.add_argument("--dropout", type=float, default=0.1, help="of both sides: residual, attention and embeddings")
+    parser.add_argument("--dropout", type=float, default=0.1, help="of both sides, on residuals and embeddings")
+    help = "of the peer's attention weights; 0.1 is its default, ours drops none"
+    parser.add_argument("--attention_dropout", type=float, default=0.1, help=help)
     compare([masked_lm, causal_lm], parser.parse_args())

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
+from ssl_suite.core.allocator import keep_freed_memory
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
@@ -85,6 +86,8 @@ class SuiteCLI(LightningCLI):
             trainer.callbacks.append(RequireTest())  # type: ignore[attr-defined]
         dumped = json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
         torch.set_float32_matmul_precision(config.matmul)
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         if config.compile:
             self.model.encoder.compile()
         self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped

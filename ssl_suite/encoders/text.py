@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.core.errors import UserError
-from ssl_suite.encoders.transformer import KVCache, Places, Transformer, TrunkConfig, init_weights
+from ssl_suite.encoders.transformer import Dropout, KVCache, Places, Transformer, TrunkConfig, init_weights
 
 
 class TextEncoder(Encoder):
@@ -59,7 +59,7 @@ class TextEncoder(Encoder):
         self.positions = nn.Embedding(max_length, dim) if positions == "learned" else None
         self.segments = nn.Embedding(segments, dim) if segments else None
         self.embedding_norm = nn.LayerNorm(dim, eps) if norm == "post" else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.apply(init_weights)
         self.trunk = Transformer(trunk)
 

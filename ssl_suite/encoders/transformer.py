@@ -122,6 +122,23 @@ class Attention(nn.Module):
         return self.out(y if at is None else y[at])
 
 
+class Dropout(nn.Dropout):
+    """Dropout drawn on a CPU from 16 random bits an element: its generator is serial, so fewer bits are faster.
+
+    The rate is that of nn.Dropout to within 2⁻¹⁷.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or x.device.type != "cpu":
+            return super().forward(x)
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        dropped = round(self.p * 2**16)
+        if dropped == 2**16:
+            return x * 0.0
+        return x * (bits >= dropped - 2**15).to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+
 class FeedForward(nn.Module):
     """Two layers with a GELU, or the gated variants."""
 
@@ -147,7 +164,7 @@ class Block(nn.Module):
         self.pre = c.norm == "pre"
         self.attention, self.feed_forward = Attention(c), FeedForward(c)
         self.norm1, self.norm2 = nn.LayerNorm(c.dim, c.eps), nn.LayerNorm(c.dim, c.eps)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def forward(
         self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0, at: Places | None = None

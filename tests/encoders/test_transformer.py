@@ -9,7 +9,7 @@ from torch import Tensor
 from ssl_suite.core.batch import lengths_to_mask
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.transformer import Attention, KVCache, Transformer, TrunkConfig, attention_mask, rotate
+from ssl_suite.encoders.transformer import Attention, Dropout, KVCache, Transformer, TrunkConfig, attention_mask, rotate
 
 
 def naive_attention(attention: Attention, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -109,3 +109,26 @@ def test_bert_base_and_gpt2_have_their_sizes() -> None:
         gpt2 = TextEncoder(50257, 768, 12, 12, 1024, causal=True, activation="gelu_tanh")
     assert bert.num_parameters() == 108_891_648  # bert-base-uncased without its pooler
     assert gpt2.num_parameters() == 124_439_808
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_dropout_drops_the_share_asked_for_and_keeps_the_mean(p: float) -> None:
+    x = torch.ones(999, 333, requires_grad=True)  # not a multiple of the four draws a word holds
+    y = Dropout(p)(x)
+    kept = (y != 0).float()
+    assert kept.mean() == pytest.approx(1 - p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5 + 1e-4)
+    if p < 1:
+        assert torch.allclose(y[y != 0], torch.tensor(1 / (1 - p)), rtol=1e-4)
+        assert (kept[:, 1:] * kept[:, :-1]).mean() == pytest.approx((1 - p) ** 2, abs=5e-3)  # neighbours independent
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert torch.equal(Dropout(p).eval()(x), x)
+
+
+def test_dropout_is_what_the_seed_says() -> None:
+    draws = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        draws.append(Dropout(0.3)(torch.ones(7, 5)))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])

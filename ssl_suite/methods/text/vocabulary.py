@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-CHUNK = {"cpu": 2**22}
-"""Logits held at once: what a CPU's cache and allocator keep; elsewhere `LARGE`."""
+CHUNK = {"cpu": 2**21}
+"""Logits held at once: what a CPU's cache keeps; elsewhere `LARGE`."""
 LARGE = 2**27
 
 
@@ -18,8 +17,7 @@ def vocabulary_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets
     """Σ cross-entropy of `states @ weight.T + bias` against `targets`, without ever holding all logits.
 
     The gradient is made with the loss, chunk by chunk, as in Liger (arXiv:2410.10989, section 3.2): memory is that of
-    one chunk, and on a CPU projection and loss take a quarter less time. Softmax and sums are float32, whatever the
-    product's precision.
+    one chunk, which is used again for the next. Softmax and sums are float32, whatever the product's precision.
 
     Args:
         states: (M, D).
@@ -38,25 +36,45 @@ class _VocabularyLoss(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, training: bool
     ) -> Tensor:
-        rows = max(1, CHUNK.get(states.device.type, LARGE) // len(weight))
+        device = states.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+        words, inputs = weight.to(dtype), states.to(dtype)
+        rows = max(1, CHUNK.get(device, LARGE) // len(weight))
+        buffer = words.new_empty(min(rows, len(states)), len(weight))
         loss = torch.zeros((), device=states.device)
-        d_states, d_weight = torch.empty_like(states), torch.zeros_like(weight) if training else None
-        d_bias = torch.zeros_like(bias) if training and bias is not None else None
-        for x, y, dx in zip(states.split(rows), targets.split(rows), d_states.split(rows), strict=True):
-            log_p = F.linear(x, weight, bias).float().log_softmax(-1)  # (rows, V)
-            loss -= log_p.gather(1, y[:, None]).sum()
-            if d_weight is None:
+        d_states = torch.empty_like(inputs) if training else None
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if training else None
+        d_bias = torch.zeros_like(bias, dtype=torch.float32) if training and bias is not None else None
+        for start in range(0, len(states), rows):
+            x, y = inputs[start : start + rows], targets[start : start + rows]
+            z = torch.mm(x, words.T, out=buffer[: len(x)]).float()  # (rows, V)
+            if bias is not None:
+                z.add_(bias)
+            z.sub_(z.amax(-1, keepdim=True))
+            target = z.gather(1, y[:, None])
+            total = z.exp_().sum(-1, keepdim=True)  # z / total is the softmax
+            loss += (total.log() - target).sum()
+            if d_states is None or d_weight is None:
                 continue
-            d_logits = log_p.exp_()  # softmax − one-hot
-            d_logits[torch.arange(len(y), device=y.device), y] -= 1
-            dx.copy_(d_logits.to(x.dtype) @ weight.to(x.dtype))
-            d_weight += d_logits.to(x.dtype).T @ x
+            e, scaled = z.to(dtype), (x / total).to(dtype)
+            d_states[start : start + rows] = (e @ words) / total
+            if e.dtype == d_weight.dtype:
+                d_weight.addmm_(e.T, scaled)
+            else:
+                d_weight += e.T @ scaled
             if d_bias is not None:
-                d_bias += d_logits.sum(0)
+                d_bias += (z.T @ total.reciprocal())[:, 0]
+        if d_states is not None and d_weight is not None:  # the targets' own share of softmax − one-hot
+            d_states -= words[targets]
+            d_weight.index_add_(0, targets, inputs.float(), alpha=-1)
+            if d_bias is not None:
+                d_bias.index_add_(0, targets, torch.ones_like(targets, dtype=torch.float32), alpha=-1)
         ctx.save_for_backward(d_states, d_weight, d_bias)
+        ctx.dtypes = states.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return *(d if d is None else d * scale.to(d.dtype) for d in ctx.saved_tensors), None, None
+        saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return *(d if d is None else (d * scale).to(dtype) for d, dtype in saved), None, None
