@@ -30,7 +30,8 @@ class StepOutput:
         loss: scalar, differentiated.
         logs: more scalars to log under `train/` or `val/`.
         features: (N, D) of the encoder, for the collapse signs and the online probe.
-        weight: what the loss is a mean over (tokens, frames); validation loss is Σ weight·loss / Σ weight.
+        weight: what the loss is a mean over (tokens, frames), where that differs from batch to batch: validation loss
+            and the gradient over accumulated batches and ranks are those of Σ weight·loss / Σ weight.
     """
 
     loss: Tensor
@@ -65,6 +66,8 @@ class Method(TrainModule):
     def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
         super().__init__(optim)
         self.encoder = load_encoder(encoder)
+        self._counted: Tensor | None = None
+        """Σ weight since the last optimizer step, on this rank."""
 
     @abstractmethod
     def step(self, batch: Any) -> StepOutput:
@@ -91,7 +94,27 @@ class Method(TrainModule):
         if self.logging_now and out.features is not None:
             values |= collapse_signs(out.features)
         self.log_scalars("train", detached(values), batch, bar=("loss",))
-        return {"loss": out.loss, "features": None if out.features is None else out.features.detach()}
+        loss = out.loss
+        if out.weight is not None and self._micro_batches > 1:
+            weight = torch.as_tensor(out.weight, dtype=torch.float32, device=loss.device)
+            self._counted = weight if self._counted is None else self._counted + weight
+            loss = loss * weight
+        return {"loss": loss, "features": None if out.features is None else out.features.detach()}
+
+    @property
+    def _micro_batches(self) -> int:
+        """Batches that share an optimizer step, over ranks and accumulation."""
+        return self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Turns the plain mean that Lightning and DDP took of Σ loss into Σ loss / Σ weight, before clipping."""
+        if self._counted is None:
+            return
+        total = self.trainer.strategy.reduce(self._counted, reduce_op="sum")
+        for p in self.parameters():
+            if p.grad is not None:
+                p.grad *= self._micro_batches / total.clamp(min=1)
+        self._counted = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         out = self.step(batch)
