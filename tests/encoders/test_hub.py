@@ -79,8 +79,8 @@ def hub_folder(name: str, folder: Path) -> Any:
     if family == "GPT2":
         options |= {"bos_token_id": 3, "eos_token_id": 3}
     model = getattr(transformers, name)(getattr(transformers, f"{family}Config")(**options)).eval()
-    for p in model.parameters():
-        nn.init.normal_(p, mean=0.5 if p.ndim == 1 else 0.0, std=0.3)
+    for name, p in model.named_parameters():
+        nn.init.normal_(p, mean=1.0 if p.ndim == 1 and name.endswith("weight") else 0.0, std=0.5)
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return model
@@ -129,7 +129,7 @@ def test_states_and_logits_are_transformers_own_and_every_bit_comes_back(name: s
         ours = logits(encoder, encoded.states[-1], name)
     if ours is not None:
         wanted = theirs.prediction_logits if "prediction_logits" in theirs else theirs.logits
-        assert wanted.std() > 0.1
+        assert wanted[batch.mask].std(0).mean() > 0.02  # they differ from token to token
         assert (ours - wanted)[batch.mask].abs().max() < 1e-4
     else:
         assert name.endswith("Model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ def sharp_encoder(causal: bool, positions: str, **options: Any) -> TextEncoder:
 
 
 def logits(encoder: TextEncoder, batch: TextBatch) -> Tensor:
+    torch.manual_seed(1)  # the same head each time
     with torch.no_grad():
         states = encoder(batch).states[-1]
         return CausalLM(encoder).logits(states) if encoder.config["causal"] else MaskedLM(encoder).head(states)
@@ -74,7 +76,7 @@ def test_packed_documents_are_as_each_alone(causal: bool, positions: str, paddin
     with torch.no_grad():
         states = encoder(batch).states
         starts = [0, *torch.tensor(LENGTHS).cumsum(0).tolist()]
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in pairwise(starts):
             assert batch.segments is not None
             own = batch.ids[:, start:end], batch.mask[:, start:end], batch.segments[:, start:end]
             alone = encoder(TextBatch(batch.index, batch.seed, None, *own, dense=True)).states
@@ -126,7 +128,7 @@ def test_who_sees_whom_is_as_written_out(causal: bool) -> None:
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_rows_of_padding_alone_or_padded_in_front_give_numbers_and_gradients(causal: bool) -> None:
-    trunk = Transformer(TrunkConfig(16, 2, 2, causal))
+    trunk = Transformer(TrunkConfig(16, 2, 2, causal, dropout=0.0))
     x, mask = torch.randn(2, 4, 16, requires_grad=True), torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1]]).bool()
     states = trunk(x, mask)
     states[-1][mask].square().sum().backward()
@@ -152,7 +154,7 @@ def test_factorised_embeddings_have_alberts_size_and_two_layers_of_learning_rate
     with torch.device("meta"):
         options: dict[str, Any] = {"norm": "post", "segments": 2, "shared": True, "embedding_dim": 128}
         albert = TextEncoder(30000, 768, 12, 12, 512, **options)
-    assert albert.num_parameters() == 11_092_608  # albert-base-v2 (11.7 M) without its pooler
+    assert albert.num_parameters() == 11_683_584 - 590_592  # albert-base-v2 without its pooler
     assert albert.num_states == 13
     layers = albert.layers()
     assert len(layers) == 2
