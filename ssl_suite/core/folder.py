@@ -126,6 +126,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 def build_encoder(folder: Path) -> Encoder:
     """Makes the encoder that `config.json` describes, with new random weights and its tokenizer."""
     config = read_json(folder / CONFIG, "an encoder folder")
+    if "class" not in config and "model_type" in config:
+        raise UserError(f"{folder} is a Hugging Face folder, not one of ours; write hf:{folder}.")
     cls = encoder_class(str(config.get("class")))
     try:
         encoder = cls(**config.get("arguments", {}))
@@ -173,12 +175,17 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str,
 
 
 def load_encoder(source: str | Path | Encoder) -> Encoder:
-    """Gives an encoder: a folder of ours, `random:FOLDER` (the same, untrained) or a URI such as `timm:resnet50`."""
+    """Gives an encoder: a folder of ours, `random:FOLDER-OR-URI` (the same, untrained) or a URI such as `hf:gpt2`."""
     if isinstance(source, Encoder):
         source.check()
         return source
     text = str(source)
     scheme, colon, rest = text.partition(":")
+    if colon and scheme == "random" and rest.partition(":")[0] in schemes:
+        trained = load_encoder(rest)
+        untrained = type(trained)(**trained.config)
+        untrained.tokenizer = trained.tokenizer
+        return untrained
     if colon and scheme == "random":
         return build_encoder(Path(rest))
     if colon and scheme in schemes:

@@ -299,6 +299,49 @@ def test_configurations_we_cannot_express_are_refused(bert: Path, changes: dict[
         load_encoder(f"hf:{bert}")
 
 
+def test_a_hugging_face_folder_without_its_scheme_is_told_so(bert: Path) -> None:
+    with pytest.raises(UserError, match=rf"write hf:{bert}\."):
+        load_encoder(bert)
+
+
+def test_an_untrained_copy_of_a_hubs_model_is_a_row_of_a_benchmark(bert: Path) -> None:
+    trained, untrained = load_encoder(f"hf:{bert}"), load_encoder(f"random:hf:{bert}")
+    assert untrained.config == trained.config
+    assert untrained.tokenizer.to_str() == trained.tokenizer.to_str()
+    assert untrained.heads == {}
+    assert not torch.equal(next(untrained.parameters()), next(trained.parameters()))
+
+
+def test_weights_in_several_files_are_read(bert: Path) -> None:
+    whole = load_encoder(f"hf:{bert}")
+    transformers.AutoModelForMaskedLM.from_pretrained(bert).save_pretrained(bert, max_shard_size="8KB")
+    (bert / "model.safetensors").unlink(missing_ok=True)
+    assert len(list(bert.glob("model-*.safetensors"))) > 1
+    for name, tensor in load_encoder(f"hf:{bert}").state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name])
+
+
+def test_a_hub_name_is_fetched_piece_by_piece(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights only once the configuration is known to be readable, and pickled ones only where no others are."""
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        assert name == "some/bert"
+        asked.append(allow_patterns)
+        return str(bert)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    load_encoder("hf:some/bert")
+    assert "config.json" in asked[0]
+    assert ["model.safetensors" in patterns for patterns in asked] == [False, True]
+    (bert / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="'llama' is not supported"):
+        load_encoder("hf:some/bert")
+    assert len(asked) == 3
+
+
 def test_a_tokenizer_that_does_not_fit_the_weights_is_refused(bert: Path) -> None:
     train_tokenizer(TEXTS, "byte").save(str(bert / "tokenizer.json"))
     with pytest.raises(UserError, match=r"bert: the tokenizer has 261 entries, the weights only \d\d"):
@@ -350,7 +393,6 @@ def test_a_name_that_is_nowhere_is_one_sentence(monkeypatch: pytest.MonkeyPatch,
     import huggingface_hub.constants as constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     for name in ("no/such-model", "a/b/c/d", str(tmp_path / "nowhere")):
         with pytest.raises(UserError, match=rf"^hf:{name} is neither a folder here nor to be had") as caught:
             load_encoder(f"hf:{name}")

@@ -19,11 +19,12 @@ from ssl_suite.encoders.hub.families import (
     head_entries,
     trunk_entries,
 )
-from ssl_suite.encoders.hub.tokenizer import TOKENIZER_FILES, read_tokenizer, table_size
+from ssl_suite.encoders.hub.tokenizer import TOKENIZER_FILES, first_line, read_tokenizer, table_size
 from ssl_suite.encoders.text import TextEncoder
 
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids", ".attn.bias", ".attn.masked_bias")
 """Ends of names that hold no weights: counters and causal masks that older files carry."""
+WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 TASK_HEADS = ("classifier.", "qa_outputs.", "score.")
 """Beginnings of names of heads that transformers' fine-tuned models carry; ours are built by the task."""
 
@@ -42,12 +43,17 @@ def load_hub(name: str) -> TextEncoder:
     Raises:
         UserError: it is not there, of no known family, or its weights or tokenizer do not fit its configuration.
     """
-    folder = Path(name) if Path(name).is_dir() else download(name)
+    local = Path(name).is_dir()
+    folder = Path(name) if local else fetch(name, "config.json", *TOKENIZER_FILES)
     config = read_json(folder / "config.json", "a Hugging Face folder")
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
         known = nearest(str(config.get("model_type")), FAMILIES)
         raise UserError(f"{folder / 'config.json'}: model_type {config.get('model_type')!r} is not supported.{known}")
+    if not local:
+        fetch(name, *WEIGHT_FILES)
+        if not any(folder.glob("*.safetensors")):
+            fetch(name, "pytorch_model.bin")
     tokenizer = read_tokenizer(folder)
     if tokenizer is None:
         rank_zero_warn(f"{folder} has no tokenizer: the ids of another one mean nothing to these weights.")
@@ -98,7 +104,7 @@ def read_file(folder: Path, family: Family) -> dict[str, Tensor]:
         try:
             file = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # UnpicklingError, RuntimeError, EOFError by kind of damage
-            raise UserError(f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}).") from None
+            raise UserError(f"{path} cannot be read as plain weights ({first_line(error)}).") from None
     else:
         raise UserError(f"{folder} holds no model.safetensors and no pytorch_model.bin.")
     tensors = {n.removeprefix(family.prefix).replace("LayerNorm.gamma", "LayerNorm.weight"): t for n, t in file.items()}
@@ -167,20 +173,13 @@ def fill(encoder: TextEncoder, family: Family, file: dict[str, Tensor], config: 
     load_strictly(encoder, weights, str(folder))
 
 
-def download(name: str) -> Path:
-    """Fetches what is needed of a hub's model, once; later, and offline, it comes from the hub's own cache."""
+def fetch(name: str, *files: str) -> Path:
+    """Gets files of a hub's model, once; later, and offline, they come from the hub's own cache."""
     from huggingface_hub import snapshot_download
 
-    def fetch(*patterns: str) -> Path:
-        return Path(snapshot_download(name, allow_patterns=[*patterns]))
-
     try:
-        folder = fetch("config.json", "model*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES)
-        if not any(folder.glob("model*.safetensors")):
-            folder = fetch("pytorch_model.bin")
+        return Path(snapshot_download(name, allow_patterns=[*files]))
     except Exception as error:  # not found, not allowed, offline, no network, an impossible name: a dozen classes
-        reason = " ".join(str(error).split())[:150]
         raise UserError(
-            f"hf:{name} is neither a folder here nor to be had from the Hugging Face hub ({reason})."
+            f"hf:{name} is neither a folder here nor to be had from the Hugging Face hub ({first_line(error)})."
         ) from None
-    return folder

@@ -52,7 +52,12 @@ def convert(folder: Path) -> Tokenizer:
     try:
         return AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer
     except Exception as error:  # whatever a vocabulary file of another kind raises
-        raise UserError(f"{folder}: no tokenizer can be made of its vocabulary files ({error}).") from None
+        raise UserError(f"{folder}: no tokenizer can be made of its vocabulary files ({first_line(error)}).") from None
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, cut to its first line; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def table_size(tokenizer: Tokenizer) -> int:
