@@ -18,6 +18,7 @@ LIGHTNING = {
 OTHERS = {
     "bench": "pretrain, probe and compare: every cell of a benchmark, then its report",
     "embed": "data → a parquet file of ids and embeddings",
+    "export": "encoder folder → a Hugging Face folder that transformers loads",
     "list": "what there is: methods, encoders, tasks, data, samples, benchmarks, plug-ins",
     "results": "rows of a results file, as a table or JSON",
     "report": "one HTML page from a folder of runs",
@@ -66,7 +67,9 @@ def dispatch(arguments: list[str]) -> int:
 
         run(arguments)
         return 0
-    {"list": list_, "results": results, "report": report, "embed": embed, "bench": bench}[command](rest)
+    {"list": list_, "results": results, "report": report, "embed": embed, "export": export, "bench": bench}[command](
+        rest
+    )
     return 0
 
 
@@ -149,6 +152,26 @@ def embed(arguments: list[str]) -> None:
 
     count, dim = write_embeddings(**vars(options))
     print(f"{options.out}: {count} embeddings of width {dim}")
+
+
+def export(arguments: list[str]) -> None:
+    """`ssl-suite export --encoder ENCODER --out FOLDER`."""
+    parser = Parser("ssl-suite export", description=OTHERS["export"])
+    parser.add_argument("--encoder", required=True, help="encoder folder or URI")
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
+    parser.add_argument(
+        "--family",
+        choices=("bert", "roberta", "albert", "electra", "gpt2"),
+        help="architecture to write it as; default: the one it has the shape of",
+    )
+    options = parser.parse_args(arguments)
+    from ssl_suite.core.folder import load_encoder
+    from ssl_suite.encoders.hub.export import export_encoder
+    from ssl_suite.plugins import load_all
+
+    load_all()
+    family = export_encoder(load_encoder(options.encoder), options.out, options.family)
+    print(f"{options.out}: written as {family.model_type}; transformers.AutoModel.from_pretrained loads it")
 
 
 def bench(arguments: list[str]) -> None:

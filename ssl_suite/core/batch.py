@@ -54,12 +54,15 @@ class TextBatch(Batch):
         mask: (B, T) True = a real token.
         segments: (B, T) 0 for the first sequence, 1 for the second.
         dense: no padding anywhere in `mask`; known on the host, so that attention needs no mask.
+        documents: (B, T) which document of its row each token belongs to, counted from 0; attention stays inside a
+            document and positions restart in each. None where each row is one document.
     """
 
     ids: Tensor
     mask: Tensor
     segments: Tensor | None = None
     dense: bool = False
+    documents: Tensor | None = None
 
 
 @dataclass(eq=False)

@@ -115,6 +115,7 @@ class WriteEncoder(pl.Callback):
 
     @rank_zero_only
     def write(self, trainer: pl.Trainer, module: Method) -> None:
+        module.encoder.heads = module.head_weights()
         path = save_encoder(module.encoder, module.folder / "encoder", provenance(trainer, module))
         rank_zero_info(f"Encoder written to {path}")
 

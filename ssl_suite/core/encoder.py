@@ -43,6 +43,7 @@ class Encoder(nn.Module):
         num_states: how many states `forward` returns.
         stride: input units per state along T (samples for speech, pixels for images, tokens for text).
         tokenizer: for text, the tokenizer its ids come from.
+        heads: weights of the pretraining head(s) that belong to it, kept beside it in its folder; see `Method.heads`.
         baseline: of a simple baseline, its name in results; empty for encoders that learn.
     """
 
@@ -53,6 +54,7 @@ class Encoder(nn.Module):
     num_states: int
     stride: int = 1
     tokenizer: Any = None
+    heads: dict[str, Tensor]
     baseline: ClassVar[str] = ""
     config: dict[str, Any]
     _required: ClassVar = ("modality", "dim", "num_states")
@@ -68,6 +70,7 @@ class Encoder(nn.Module):
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         arguments.pop("self")
+        object.__setattr__(self, "heads", {})
         object.__setattr__(self, "config", {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()})
         return self
 

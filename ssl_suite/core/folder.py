@@ -1,4 +1,4 @@
-"""Encoder folders: config.json + model.safetensors (+ tokenizer.json) + provenance.json; nothing is executed."""
+"""Encoder folders: config.json + model.safetensors (+ heads.safetensors, tokenizer.json) + provenance.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from ssl_suite.core.encoder import Encoder, encoder_class
 from ssl_suite.core.errors import UserError, nearest
 
-CONFIG, WEIGHTS, TOKENIZER, PROVENANCE = "config.json", "model.safetensors", "tokenizer.json", "provenance.json"
+CONFIG, WEIGHTS, HEADS = "config.json", "model.safetensors", "heads.safetensors"
+TOKENIZER, PROVENANCE = "tokenizer.json", "provenance.json"
 
 schemes: dict[str, Callable[[str], Encoder]] = {}
 """`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`); filled by ssl_suite.encoders."""
@@ -68,24 +70,44 @@ def save_encoder(encoder: Encoder, folder: str | Path, provenance: dict[str, Any
     """
     folder = Path(folder)
     config = {"class": type(encoder).__name__, "arguments": encoder.config}
-    seen: set[int] = set()
-    weights = {}
-    for name, tensor in encoder.state_dict().items():
-        if tensor.data_ptr() not in seen or not tensor.numel():
-            weights[name] = tensor.detach().cpu().contiguous()
-        seen.add(tensor.data_ptr())
     with replacing(folder) as temporary:
         temporary.mkdir()
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-        try:
-            save_file(weights, str(temporary / WEIGHTS))
-        except SafetensorError as error:
-            full = "space" in str(error).lower()
-            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+        write_weights(untied(encoder.state_dict()), temporary / WEIGHTS)
+        if encoder.heads:
+            write_weights(untied(encoder.heads), temporary / HEADS)
         if encoder.tokenizer is not None:
             (temporary / TOKENIZER).write_text(encoder.tokenizer.to_str(pretty=True), encoding="utf-8")
         (temporary / PROVENANCE).write_text(json.dumps(provenance or {}, indent=1), encoding="utf-8")
     return folder
+
+
+def untied(weights: Mapping[str, Tensor], stored: Iterable[Tensor] = ()) -> dict[str, Tensor]:
+    """Each tensor once, under its first name: what shares memory with an earlier one, or with `stored`, is left out."""
+    seen = {tensor.data_ptr() for tensor in stored}
+    kept = {}
+    for name, tensor in weights.items():
+        if tensor.data_ptr() not in seen or not tensor.numel():
+            kept[name] = tensor.detach()
+        seen.add(tensor.data_ptr())
+    return kept
+
+
+def write_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as safetensors; an error of the disk is an OSError."""
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, str(path), metadata)
+    except SafetensorError as error:
+        full = "space" in str(error).lower()
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads safetensors or says in one sentence why it cannot."""
+    try:
+        return load_file(str(path))
+    except (FileNotFoundError, SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}); copy the encoder folder again.") from None
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -104,6 +126,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 def build_encoder(folder: Path) -> Encoder:
     """Makes the encoder that `config.json` describes, with new random weights and its tokenizer."""
     config = read_json(folder / CONFIG, "an encoder folder")
+    if "class" not in config and "model_type" in config:
+        raise UserError(f"{folder} is a Hugging Face folder, not one of ours; write hf:{folder}.")
     cls = encoder_class(str(config.get("class")))
     try:
         encoder = cls(**config.get("arguments", {}))
@@ -121,33 +145,47 @@ def build_encoder(folder: Path) -> Encoder:
 
 def load_weights(encoder: Encoder, folder: Path) -> None:
     """Copies the folder's weights in, strictly: every name must match."""
-    path = folder / WEIGHTS
-    try:
-        weights = load_file(str(path))
-    except (FileNotFoundError, SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}); copy the encoder folder again.") from None
-    own = encoder.state_dict()
-    first: dict[int, str] = {}
-    for name, tensor in own.items():
-        first.setdefault(tensor.data_ptr(), name)
-    tied = {name for name, tensor in own.items() if tensor.numel() and first[tensor.data_ptr()] != name}
-    missing, unexpected = sorted(set(own) - set(weights) - tied), sorted(set(weights) - set(own))
+    load_strictly(encoder, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    if (folder / HEADS).exists():
+        encoder.heads = read_weights(folder / HEADS)
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str, given: Iterable[Tensor] = ()) -> None:
+    """Copies `weights` in; every name and shape must match, but tied tensors come once.
+
+    Args:
+        module: what they are for.
+        weights: name → tensor, as `untied` leaves them.
+        source: what a message calls them.
+        given: tensors of the module that come from elsewhere, such as a word embedding that a head is tied to.
+
+    Raises:
+        UserError: lists what is missing, unexpected, or of another shape.
+    """
+    own = module.state_dict()
+    needed = untied(own, given)
+    missing, unexpected = sorted(set(needed) - set(weights)), sorted(set(weights) - set(own))
     shapes = [n for n in weights if n in own and weights[n].shape != own[n].shape]
     if missing or unexpected or shapes:
         raise UserError(
-            f"{path} does not fit {type(encoder).__name__}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
+            f"{source} does not fit {type(module).__name__}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
             f"other shape {shapes[:5]} ({len(missing)}, {len(unexpected)} and {len(shapes)} in all)."
         )
-    encoder.load_state_dict(weights, strict=False)
+    module.load_state_dict(weights, strict=False)
 
 
 def load_encoder(source: str | Path | Encoder) -> Encoder:
-    """Gives an encoder: a folder of ours, `random:FOLDER` (the same, untrained) or a URI such as `timm:resnet50`."""
+    """Gives an encoder: a folder of ours, `random:FOLDER-OR-URI` (the same, untrained) or a URI such as `hf:gpt2`."""
     if isinstance(source, Encoder):
         source.check()
         return source
     text = str(source)
     scheme, colon, rest = text.partition(":")
+    if colon and scheme == "random" and rest.partition(":")[0] in schemes:
+        trained = load_encoder(rest)
+        untrained = type(trained)(**trained.config)
+        untrained.tokenizer = trained.tokenizer
+        return untrained
     if colon and scheme == "random":
         return build_encoder(Path(rest))
     if colon and scheme in schemes:

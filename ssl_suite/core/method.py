@@ -16,7 +16,7 @@ from ssl_suite.core.collapse import collapse_signs
 from ssl_suite.core.data import Request
 from ssl_suite.core.ema import cosine_momentum, update_teacher
 from ssl_suite.core.encoder import Encoder
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.folder import load_encoder, load_strictly, untied
 from ssl_suite.core.module import TrainModule, detached
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.task import TargetKind
@@ -63,6 +63,9 @@ class Method(TrainModule):
     perplexity: ClassVar[bool] = False
     """Whether the loss is a mean negative log-likelihood whose exponential is worth a log of its own."""
 
+    heads: ClassVar[tuple[str, ...]] = ()
+    """Modules whose weights are kept beside the encoder in its folder, so that pretraining goes on from there."""
+
     def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
         super().__init__(optim)
         self.encoder = load_encoder(encoder)
@@ -76,6 +79,23 @@ class Method(TrainModule):
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(online, teacher) pairs; each teacher follows its online module after every optimizer step."""
         return []
+
+    def take_heads(self) -> None:
+        """Takes up the heads that came with the encoder; a method with `heads` calls this when they are built.
+
+        Raises:
+            UserError: the weights of a head are incomplete or of other shapes.
+        """
+        for head in self.heads:
+            kept = {n.removeprefix(f"{head}."): w for n, w in self.encoder.heads.items() if n.startswith(f"{head}.")}
+            if kept:
+                module = getattr(self, head)
+                load_strictly(module, kept, f"The encoder's {head!r}", self.encoder.state_dict().values())
+
+    def head_weights(self) -> dict[str, Tensor]:
+        """Weights of the modules in `heads`, without what they share with the encoder."""
+        named = {f"{h}.{n}": w for h in self.heads for n, w in getattr(self, h).state_dict().items()}
+        return untied(named, self.encoder.state_dict().values())
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

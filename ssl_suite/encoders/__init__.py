@@ -1,1 +1,13 @@
-"""Encoders: one transformer trunk, text, images (any timm backbone), speech, and the simple baselines."""
+"""Encoders: one transformer trunk, text, images (any timm backbone), speech, the simple baselines, and the hub's."""
+
+from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.folder import schemes
+
+
+def _from_hub(name: str) -> Encoder:
+    from ssl_suite.encoders.hub.load import load_hub
+
+    return load_hub(name)
+
+
+schemes["hf"] = _from_hub

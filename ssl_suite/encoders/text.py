@@ -1,4 +1,4 @@
-"""TextEncoder: token and position embeddings under the transformer trunk; BERT and GPT by config."""
+"""TextEncoder: token and position embeddings under the transformer trunk; BERT, ALBERT and GPT by config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.core.errors import UserError
-from ssl_suite.encoders.transformer import Dropout, KVCache, Places, Transformer, TrunkConfig, init_weights
+from ssl_suite.encoders.transformer import (
+    Dropout,
+    KVCache,
+    Places,
+    Transformer,
+    TrunkConfig,
+    init_weights,
+    positions_within,
+)
 
 
 class TextEncoder(Encoder):
@@ -31,6 +39,8 @@ class TextEncoder(Encoder):
         eps: of the layer norms.
         segments: number of segment (token type) embeddings; 0 for none.
         pool: `mean` over tokens, `cls` (first), or `last` (last real one, for causal trunks).
+        shared: one block applied `layers` times (ALBERT).
+        embedding_dim: width of the embeddings, mapped to `dim` by a linear layer (ALBERT, ELECTRA); None for `dim`.
     """
 
     modality = "text"
@@ -51,41 +61,55 @@ class TextEncoder(Encoder):
         eps: float = 1e-5,
         segments: int = 0,
         pool: Literal["mean", "cls", "last"] = "mean",
+        shared: bool = False,
+        embedding_dim: int | None = None,
     ) -> None:
         super().__init__()
-        trunk = TrunkConfig(dim, layers, heads, causal, norm, positions, activation, ffn, dropout, eps)
+        if causal and embedding_dim:
+            raise UserError("A causal encoder predicts with its own embedding, of width dim; leave embedding_dim out.")
+        trunk = TrunkConfig(dim, layers, heads, causal, norm, positions, activation, ffn, dropout, eps, shared)
+        width = embedding_dim or dim
         self.dim, self.num_states, self.max_length, self.pool = dim, layers + 1, max_length, pool
-        self.tokens = nn.Embedding(vocab_size, dim)
-        self.positions = nn.Embedding(max_length, dim) if positions == "learned" else None
-        self.segments = nn.Embedding(segments, dim) if segments else None
-        self.embedding_norm = nn.LayerNorm(dim, eps) if norm == "post" else nn.Identity()
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.positions = nn.Embedding(max_length, width) if positions == "learned" else None
+        self.segments = nn.Embedding(segments, width) if segments else None
+        self.embedding_norm = nn.LayerNorm(width, eps) if norm == "post" else nn.Identity()
+        self.project = nn.Linear(embedding_dim, dim) if embedding_dim else None
         self.dropout = Dropout(dropout)
         self.apply(init_weights)
         self.trunk = Transformer(trunk)
 
-    def embed(self, ids: Tensor, segments: Tensor | None = None, start: int = 0) -> Tensor:
-        """(B, T) ids, the first at position `start` → (B, T, D)."""
+    def embed(
+        self, ids: Tensor, segments: Tensor | None = None, start: int = 0, documents: Tensor | None = None
+    ) -> Tensor:
+        """(B, T) ids, the first at position `start`, or each at its place in its document → (B, T, D)."""
         t = ids.shape[1]
         x = self.tokens(ids)
         if self.positions is not None:
             if start + t > self.max_length:
                 raise UserError(f"A sequence of {start + t} tokens is longer than max_length {self.max_length}.")
-            x = x + self.positions.weight[start : start + t]
+            if documents is None:
+                x = x + self.positions.weight[start : start + t]
+            else:
+                x = x + self.positions(positions_within(documents))
         if self.segments is not None:
             x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
-        return self.dropout(self.embedding_norm(x))
+        x = self.dropout(self.embedding_norm(x))
+        return x if self.project is None else self.project(x)
 
     def forward(self, batch: TextBatch, cache: KVCache | None = None) -> Encoded:
         start = cache.length if cache else 0
         mask = None if batch.dense or cache is not None else batch.mask
-        states = self.trunk(self.embed(batch.ids, batch.segments, start), mask, cache)
+        x = self.embed(batch.ids, batch.segments, start, batch.documents)
+        states = self.trunk(x, mask, cache, documents=batch.documents)
         return Encoded(states, batch.mask, self._pool(states[-1], batch.mask))
 
     def output_at(self, batch: TextBatch, at: Places) -> Tensor:
         if not self.trunk.blocks:
             return super().output_at(batch, at)
         mask = None if batch.dense else batch.mask
-        return self.trunk(self.embed(batch.ids, batch.segments), mask, at=at)[-1]
+        x = self.embed(batch.ids, batch.segments, documents=batch.documents)
+        return self.trunk(x, mask, at=at, documents=batch.documents)[-1]
 
     def _pool(self, output: Tensor, mask: Tensor) -> Tensor:
         if self.pool == "mean":
@@ -96,7 +120,8 @@ class TextEncoder(Encoder):
         return output[torch.arange(len(output), device=output.device), last]
 
     def layers(self) -> list[list[nn.Parameter]]:
-        embeddings: list[Any] = [self.tokens, self.positions, self.segments, self.embedding_norm]
+        """Embeddings, then each block; a shared block is one layer."""
+        embeddings: list[Any] = [self.tokens, self.positions, self.segments, self.embedding_norm, self.project]
         first = [p for m in embeddings if m is not None for p in m.parameters()]
         layers = [first, *(list(b.parameters()) for b in self.trunk.blocks)]
         layers[-1] += self.trunk.norm.parameters()

@@ -31,6 +31,7 @@ class TrunkConfig:
         dropout: of the residual branches; attention weights are not dropped, so that
             fused kernels serve on every device.
         eps: of the layer norms.
+        shared: one block applied `layers` times (ALBERT, arXiv:1909.11942, section 3.1).
     """
 
     dim: int
@@ -43,24 +44,54 @@ class TrunkConfig:
     ffn: int | None = None
     dropout: float = 0.1
     eps: float = 1e-5
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
             raise UserError(f"heads ({self.heads}) must divide dim ({self.dim}).")
 
 
-def attention_mask(mask: Tensor | None, causal: bool) -> Tensor | None:
-    """Describes who sees whom, for SDPA: (B, 1, T or 1, T) bool, or None where the kernel's own flag says it all.
+@dataclass(frozen=True, eq=False)
+class AttentionMask:
+    """Who sees whom: a token sees real tokens of its own document, and under `causal` none that comes later.
 
-    A padded query would see nothing under a causal and a padding mask only if padding came first; it never does.
+    Args:
+        causal: position t sees positions ≤ t only.
+        real: (B, T) True = a real token; None where all are.
+        documents: (B, T) which document of its row a token belongs to; None where each row is one.
     """
-    if mask is None:
-        return None
-    seen = mask[:, None, None, :]
-    if not causal:
-        return seen
-    t = mask.shape[1]
-    return seen & torch.ones(t, t, dtype=torch.bool, device=mask.device).tril()
+
+    causal: bool = False
+    real: Tensor | None = None
+    documents: Tensor | None = None
+
+    def tensor(self) -> Tensor | None:
+        """(B, 1, T or 1, T) bool for SDPA, True = seen, or None where the kernel's own flag says it all.
+
+        Every token, padding too, sees something: a softmax over nothing would be NaN, and spread.
+        """
+        if self.real is None and self.documents is None:
+            return None
+        if self.documents is None and not self.causal:
+            assert self.real is not None
+            return (self.real | ~self.real.any(1, keepdim=True))[:, None, None, :]
+        like = self.real if self.real is not None else self.documents
+        assert like is not None
+        own = torch.eye(like.shape[1], dtype=torch.bool, device=like.device)
+        seen = torch.ones_like(own).tril() if self.causal else torch.ones_like(own)  # (T, T) query × key
+        if self.documents is not None:
+            seen = seen & (self.documents[:, :, None] == self.documents[:, None, :])
+        if self.real is not None:
+            seen = seen & self.real[:, None, :]
+        return (seen | own)[:, None]
+
+
+def positions_within(documents: Tensor) -> Tensor:
+    """(B, T) document numbers → (B, T) positions, from 0 again in each document."""
+    t = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    first = torch.ones_like(documents, dtype=torch.bool)
+    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return t - (t * first).cummax(1).values
 
 
 class KVCache:
@@ -87,7 +118,10 @@ class KVCache:
 
 
 def rotate(x: Tensor, start: int) -> Tensor:
-    """Rotary positions on (B, H, T, d): pairs (i, i + d/2) turn by t · 10000^(−2i/d)."""
+    """Rotary positions on (B, H, T, d): pairs (i, i + d/2) turn by t · 10000^(−2i/d).
+
+    Scores depend on distances only, so packed documents that see none but themselves need no restart.
+    """
     half = x.shape[-1] // 2
     frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = torch.arange(start, start + x.shape[2], device=x.device, dtype=torch.float32)[:, None] * frequency
@@ -187,7 +221,8 @@ class Transformer(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        blocks = min(1, config.layers) if config.shared else config.layers
+        self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
         self.norm = nn.LayerNorm(config.dim, config.eps) if config.norm == "pre" else nn.Identity()
         self.apply(init_weights)
         for name, weight in self.named_parameters():
@@ -195,7 +230,12 @@ class Transformer(nn.Module):
                 nn.init.normal_(weight, std=0.02 / (2 * config.layers) ** 0.5)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, at: Places | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        at: Places | None = None,
+        documents: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Runs the blocks.
 
@@ -204,15 +244,17 @@ class Transformer(nn.Module):
             mask: (B, T) True = real, or None where all are real.
             cache: of a causal trunk, for generation one piece at a time.
             at: the M positions whose output is wanted; the last block skips what only the others would need.
+            documents: (B, T) which document of its row each position belongs to; none sees another.
 
         Returns:
             layers + 1 tensors (B, T, D): the input, the output of each block; the last one normalised, and (M, D)
             where `at` is given.
         """
-        seen = attention_mask(mask, self.config.causal)
-        states = [x]
-        for i, block in enumerate(self.blocks):
-            states.append(block(states[-1], seen, cache, i, at if i == len(self.blocks) - 1 else None))
+        seen = AttentionMask(self.config.causal, mask, documents).tensor()
+        states, last = [x], self.config.layers - 1
+        for i in range(self.config.layers):
+            block = self.blocks[i % len(self.blocks)]
+            states.append(block(states[-1], seen, cache, i, at if i == last else None))
         states[-1] = self.norm(states[-1])
         return tuple(states)
 

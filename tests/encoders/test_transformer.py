@@ -9,7 +9,7 @@ from torch import Tensor
 from ssl_suite.core.batch import lengths_to_mask
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.transformer import Attention, Dropout, KVCache, Transformer, TrunkConfig, attention_mask, rotate
+from ssl_suite.encoders.transformer import Attention, AttentionMask, Dropout, KVCache, Transformer, TrunkConfig, rotate
 
 
 def naive_attention(attention: Attention, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -39,7 +39,7 @@ def test_attention_equals_the_formula(causal: bool, positions: str, padded: bool
     attention = Attention(TrunkConfig(16, 1, 2, causal, positions=positions, dropout=0.0))  # type: ignore[arg-type]
     x = torch.randn(3, 7, 16)
     mask = lengths_to_mask(torch.tensor([7, 4, 1]), 7) if padded else None
-    ours = attention(x, attention_mask(mask, causal))
+    ours = attention(x, AttentionMask(causal, mask).tensor())
     theirs = naive_attention(attention, x, mask)
     real = mask if mask is not None else torch.ones(3, 7, dtype=torch.bool)
     torch.testing.assert_close(ours[real], theirs[real], atol=1e-5, rtol=1e-4)

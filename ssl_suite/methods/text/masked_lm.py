@@ -30,6 +30,7 @@ class MaskedLM(Method):
 
     encoder: TextEncoder
     perplexity = True
+    heads = ("head",)
     special: Tensor
 
     def __init__(
@@ -42,7 +43,8 @@ class MaskedLM(Method):
         super().__init__(encoder, optim)
         expect(self.encoder, "text", "MaskedLM")
         self.rate, self.val_rate = rate, val_rate
-        self.head = MaskedHead(self.encoder.tokens)
+        self.head = MaskedHead(self.encoder)
+        self.take_heads()
         self.register_buffer("special", torch.empty(0, dtype=torch.long), persistent=False)
 
     def setup(self, stage: str) -> None:
@@ -62,18 +64,20 @@ class MaskedLM(Method):
 
 
 class MaskedHead(nn.Module):
-    """BERT's transform, then the transposed word embedding with a bias of its own."""
+    """BERT's transform to the embedding's width, then the transposed word embedding with a bias of its own."""
 
-    def __init__(self, tokens: nn.Embedding) -> None:
+    def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
-        dim = tokens.embedding_dim
-        self.dense, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim)
+        tokens, trunk = encoder.tokens, encoder.trunk.config
+        self.dense = nn.Linear(encoder.dim, tokens.embedding_dim)
+        self.activation = nn.GELU("tanh" if trunk.activation == "gelu_tanh" else "none")
+        self.norm = nn.LayerNorm(tokens.embedding_dim, trunk.eps)
         self.bias = nn.Parameter(torch.zeros(tokens.num_embeddings))
         self.tied = [tokens]  # in a list: the encoder owns the embedding
 
     def transform(self, x: Tensor) -> Tensor:
-        """(M, D) → (M, D), what is compared with the word embedding."""
-        return self.norm(F.gelu(self.dense(x)))
+        """(M, D) → (M, E), what is compared with the word embedding."""
+        return self.norm(self.activation(self.dense(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, D) → (M, V) logits."""

@@ -1,0 +1,1 @@
+"""Encoders of the Hugging Face hub: `hf:NAME-OR-FOLDER` read into ours, and ours written as such a folder."""
