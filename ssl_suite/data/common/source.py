@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,13 @@ class Rows:
         if name not in self._columns:
             self._columns[name] = list(self.table[name])
         return self._columns[name]
+
+    def values(self, name: str, start: int = 0) -> Iterator[Any]:
+        """Values of a column one after the other, from row `start` on; never all of them in memory."""
+        self.expect(name)
+        table = self.table.select_columns(name).select(range(start, len(self)))
+        for batch in table.iter(1000):
+            yield from batch[name]
 
     def label_names(self, name: str) -> list[str] | None:
         """Names of a `ClassLabel` column, or of a list of them; None for other columns."""
