@@ -38,7 +38,8 @@ def special_ids(tokenizer: Tokenizer) -> list[int]:
 
 def tokenizer_hash(tokenizer: Tokenizer) -> bytes:
     """SHA-256 of what a tokenizer does to a text; cutting and padding, which are the data's choice, do not count."""
-    what = json.loads(tokenizer.to_str()) | {"truncation": None, "padding": None}
+    what = json.loads(tokenizer.to_str(), parse_float=lambda x: f"{float(x):.9g}")  # a file may lose the last digit
+    what |= {"truncation": None, "padding": None}
     return hashlib.sha256(json.dumps(what).encode()).digest()
 
 

@@ -77,6 +77,69 @@ def test_without_packing_a_document_is_a_row(corpus: Path) -> None:
         assert (ids[~mask] == data.tokenizer.token_to_id("[PAD]")).all()
 
 
+def test_a_block_of_separate_documents_names_them(corpus: Path) -> None:
+    data = served(corpus, separate=True, max_length=40)
+    start, end = (data.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+    for batch in data.eval_dataloader("train"):
+        assert batch.dense
+        assert batch.documents.shape == batch.ids.shape == (len(batch), 40)
+        begins = batch.documents[:, 1:] != batch.documents[:, :-1]
+        assert (batch.documents[:, 0] == 0).all()
+        assert (begins == (batch.ids[:, 1:] == start)).all()
+        assert (begins == (batch.ids[:, :-1] == end)).all()
+    assert begins.any()
+    assert served(corpus).collate([served(corpus).read("train", 0, 0)]).documents is None
+
+
+def test_a_long_document_takes_several_rows(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"id": f"d{n}", "text": "word " * n} for n in (2, 30, 16)] * 4)
+    data = served(path, pack=False, max_length=16)
+    rows = [data.read("train", i, 0).ids.tolist() for i in range(data.size("train"))]
+    word, start, end = (data.tokenizer.token_to_id(name) for name in ("word", "[CLS]", "[SEP]"))
+    assert [start] + [word] * 2 + [end] in rows
+    assert [start] + [word] * 15 in rows
+    assert [start, word, end] in rows  # what 16 words leave over
+    assert sum(row.count(word) for row in rows) == sum(len(t.split()) for t in data.rows["train"].column("text"))
+    names = data.ids("train")
+    assert names.count("d30") == 2 * data.rows["train"].column("id").count("d30")
+    kept = served(path, pack=False, max_length=16, split_long=False)
+    with pytest.warns(UserWarning, match="rows are longer than 16 tokens and were cut"):
+        assert len(kept.lengths("train")) == kept.size("train") == len(kept.rows["train"])
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_tokens_a_byte_counts_raw_text(pack: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("Ünïcode wörds\n" * 40, encoding="utf-8")
+    data = served(path, pack=pack, tokenizer="byte")
+    assert data.tokens_per_byte("train") == 17 / 16  # 13 characters in 16 bytes, and the end token
+    assert served(path, Request(target="class"), target="text").tokens_per_byte("train") is None
+
+
+@pytest.mark.parametrize("options", [{"pack": True}, {"pack": False}, {"separate": True}])
+def test_masks_are_the_same_for_any_workers_and_batch_size(options: dict[str, bool], corpus: Path) -> None:
+    from ssl_suite.methods.text.corrupt import bert_mask
+
+    def masks(**loading: int) -> dict[tuple[int, int], list[int]]:
+        data = served(corpus, **options, **loading)
+        special = torch.arange(5)
+        found = {}
+        for epoch in range(2):
+            data._position = lambda epoch=epoch: epoch * len(data.train_batches(0))  # where a run would stand
+            for batch in data.train_dataloader():
+                ids, _ = bert_mask(batch, special, 4, 261, 0.15)
+                for row, index in enumerate(batch.index.tolist()):
+                    found[epoch, index] = ids[row][batch.mask[row]].tolist()
+        return found
+
+    one = masks(batch_size=1)
+    many = masks(batch_size=8, num_workers=2)
+    assert many.keys() <= one.keys()
+    assert len(many) > 0.8 * len(one)
+    assert all(one[key] == row for key, row in many.items())
+    assert one[0, 0] != one[1, 0]
+
+
 # Token files ----------------------------------------------------------------------------------------------------------
 
 

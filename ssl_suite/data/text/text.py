@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,11 +22,15 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
 from ssl_suite.core.folder import replacing
 from ssl_suite.core.sampler import bucketed_batches
+from ssl_suite.data.common.files import read_documents
 from ssl_suite.data.common.module import SourceData
-from ssl_suite.data.common.source import FolderReader, columns_of, read_lines, read_rows
+from ssl_suite.data.common.source import FolderReader, read_table
 from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
 from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
 from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash, train_tokenizer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass
@@ -143,12 +147,12 @@ class Text(SourceData):
                 f"The encoder was trained with another tokenizer than {wanted}; leave data.tokenizer out to use that."
             )
 
-    def _texts(self, split: str, column: str, start: int = 0) -> Iterator[Any]:
+    def _texts(self, split: str, column: str, start: int = 0, words: bool = False) -> Iterator[Any]:
         """Values of a column from row `start` on; raises UserError at the first that is no text (or list of words)."""
-        rows, kind = self.rows[split], list if self.tagging else str
+        rows, kind = self.rows[split], list if words else str
         for i, value in enumerate(rows.values(column, start), start):
             if not isinstance(value, kind):
-                wanted = "a list of words" if self.tagging else "a text"
+                wanted = "a list of words" if words else "a text"
                 raise UserError(f"{rows.where(i)}: {column!r} holds {repr(value)[:60]}, not {wanted}.")
             yield value
 
@@ -156,7 +160,7 @@ class Text(SourceData):
         """Raises UserError at the first row without a text (or, for tagging, without a tag for each word)."""
         rows = self.rows[split]
         for column in [self.input_column, *([self.pair] if self.pair else [])]:
-            for _ in self._texts(split, column):
+            for _ in self._texts(split, column, words=self.tagging):
                 pass
         if self.tagging and self.targets is not None:
             for i, words in enumerate(rows.column(self.input_column)):
@@ -171,15 +175,20 @@ class Text(SourceData):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # processes of one run must not each train their own
             if not path.exists():
-                trained = train_tokenizer(self.training_texts(), self.wanted_tokenizer, self.vocab_size)
+                trained = train_tokenizer(self.texts("train"), self.wanted_tokenizer, self.vocab_size)
                 with replacing(path) as temporary:
                     trained.save(str(temporary))
         return load_tokenizer(str(path))
 
-    def training_texts(self) -> Iterator[str]:
-        """The training split, for a tokenizer."""
-        texts = self._texts("train", self.input_column)
+    def texts(self, split: str) -> Iterator[str]:
+        """The documents of a split, for a tokenizer to learn from; lists of words are joined."""
+        words = isinstance(next(self.rows[split].values(self.input_column), None), list)
+        texts = self._texts(split, self.input_column, words=words)
         return (text if isinstance(text, str) else " ".join(text) for text in texts)
+
+    def token_file(self, split: str) -> TokenFile:
+        """The tokens of a split that pretraining rows are cut from."""
+        return self._files[split]
 
     def token_path(self, split: str) -> Path:
         """Where a split's token file is kept, once the data are served; another text or tokenizer has another."""
@@ -329,18 +338,21 @@ def _padded(rows: list[NDArray[Any]], size: int, filling: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def list_text(folder: Path) -> dict[str, list[Any]]:
+def list_text(folder: Path) -> dict[str, list[Any]] | Dataset:
     """Documents of all .txt files below a folder; a table is read as it is.
 
     Raises:
         UserError: there is none, one is empty of text, or one is not UTF-8.
     """
     if folder.is_file():
-        return columns_of(read_rows(folder))
+        return read_table(folder)
     paths = sorted(folder.rglob("*.txt"))
     if not paths:
         raise UserError(f"{folder} holds no .txt files and no table named after a split.")
-    documents = [document for path in paths for document in read_lines(path)]
-    if not documents:
+    documents = {path: list(read_documents(path)) for path in paths}
+    empty = [path for path, found in documents.items() if not found]
+    if len(empty) == len(paths):
         raise UserError(f"{folder}: every .txt file is empty.")
-    return {"text": documents}
+    if empty:
+        rank_zero_warn(f"{folder}: {len(empty)} of {len(paths)} .txt files are empty, {empty[0]} for one.")
+    return {"text": [document for found in documents.values() for document in found]}
