@@ -17,6 +17,7 @@ LIGHTNING = {
 }
 OTHERS = {
     "bench": "pretrain, probe and compare: every cell of a benchmark, then its report",
+    "prepare": "train a tokenizer, or tokenise a corpus ahead of training",
     "embed": "data → a parquet file of ids and embeddings",
     "export": "encoder folder → a Hugging Face folder that transformers loads",
     "list": "what there is: methods, encoders, tasks, data, samples, benchmarks, plug-ins",
@@ -67,9 +68,8 @@ def dispatch(arguments: list[str]) -> int:
 
         run(arguments)
         return 0
-    {"list": list_, "results": results, "report": report, "embed": embed, "export": export, "bench": bench}[command](
-        rest
-    )
+    others = (list_, results, report, embed, export, bench, prepare)
+    {f.__name__.rstrip("_"): f for f in others}[command](rest)
     return 0
 
 
@@ -135,6 +135,27 @@ def report(arguments: list[str]) -> None:
     from ssl_suite.bench.report import build_report
 
     print(build_report(folder))
+
+
+def prepare(arguments: list[str]) -> None:
+    """`ssl-suite prepare tokenizer` and `ssl-suite prepare tokens`."""
+    parser = Parser("ssl-suite prepare", description=OTHERS["prepare"])
+    parts = parser.add_subparsers(dest="what", required=True, parser_class=Parser, metavar="tokenizer or tokens")
+    tokenizer = parts.add_parser("tokenizer", help="train one", description="train a tokenizer on the training split")
+    tokens = parts.add_parser("tokens", help="tokenise", description="build the token files that training will use")
+    for part in (tokenizer, tokens):
+        part.add_argument("--source", required=True, help="as data.source: samples:NAME, a folder, a file, or hf:NAME")
+        part.add_argument("--column", default="text", help="of the text")
+        part.add_argument("--vocab_size", type=int, default=8192, help="most entries of a tokenizer to train")
+    kinds = ("wordpiece", "bpe", "unigram", "char", "byte")
+    tokenizer.add_argument("--kind", choices=kinds, default="wordpiece")
+    tokenizer.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json")
+    tokens.add_argument("--tokenizer", default="wordpiece", help="tokenizer.json, its folder, or a kind to train")
+    options = vars(parser.parse_args(arguments))
+    from ssl_suite.prepare import prepare_tokenizer, prepare_tokens
+
+    make = prepare_tokenizer if options.pop("what") == "tokenizer" else prepare_tokens
+    print("\n".join(make(**options)))
 
 
 def embed(arguments: list[str]) -> None:

@@ -25,7 +25,7 @@ def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
     data = classes[encoder.modality](source, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
     data.holds_out = False  # type: ignore[attr-defined]
     if isinstance(data, Text):
-        data.pack, data.max_length = False, getattr(encoder, "max_length", data.max_length)
+        data.pack, data.split_long, data.max_length = False, False, getattr(encoder, "max_length", data.max_length)
     if isinstance(data, Speech):
         data.max_seconds = None
     vocab = encoder.config.get("vocab_size")

@@ -53,6 +53,8 @@ class TextBatch(Batch):
         ids: (B, T) token ids.
         mask: (B, T) True = a real token.
         segments: (B, T) 0 for the first sequence, 1 for the second.
+        documents: (B, T) which document of the row each token belongs to, counted from 0 within the row; attention
+            stays inside a document and positions restart in each. None = one document a row.
         dense: no padding anywhere in `mask`; known on the host, so that attention needs no mask.
         documents: (B, T) which document of its row each token belongs to, counted from 0; attention stays inside a
             document and positions restart in each. None where each row is one document.
@@ -61,6 +63,7 @@ class TextBatch(Batch):
     ids: Tensor
     mask: Tensor
     segments: Tensor | None = None
+    documents: Tensor | None = None
     dense: bool = False
     documents: Tensor | None = None
 

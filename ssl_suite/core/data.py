@@ -194,6 +194,10 @@ class DataModule(pl.LightningDataModule):
         """Length of each item where batches should hold similar lengths; None where all are equal."""
         return None
 
+    def tokens_per_byte(self, split: str) -> float | None:
+        """Of a text's tokens and UTF-8 bytes, for figures that compare tokenizers; None where that is not known."""
+        return None
+
     def train_batches(self, epoch: int) -> list[list[int]]:
         """All training batches of an epoch, over all ranks."""
         return plain_batches(self.size("train"), self.batch_size, run_seed(), epoch, drop_last=self._pretraining)

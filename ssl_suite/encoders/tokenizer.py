@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from ssl_suite.core.errors import UserError
 
 Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROLES = {
     "pad": ("[PAD]", "<pad>", "<|endoftext|>"),
@@ -31,6 +34,13 @@ def token_id(tokenizer: Tokenizer, role: Literal["pad", "start", "end", "mask"])
 def special_ids(tokenizer: Tokenizer) -> list[int]:
     """Ids that are never masked, predicted or drawn."""
     return sorted(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> bytes:
+    """SHA-256 of what a tokenizer does to a text; cutting and padding, which are the data's choice, do not count."""
+    what = json.loads(tokenizer.to_str(), parse_float=lambda x: f"{float(x):.9g}")  # a file may lose the last digit
+    what |= {"truncation": None, "padding": None}
+    return hashlib.sha256(json.dumps(what).encode()).digest()
 
 
 def train_tokenizer(

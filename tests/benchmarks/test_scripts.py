@@ -16,6 +16,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
     ("script", "cases", "needs"),
     [
         ("text", ["masked-lm", "causal-lm"], ["transformers", "accelerate"]),
+        ("mixed_length", ["padding", "trainer-padding", "trainer-buckets"], ["transformers", "accelerate"]),
+        ("tokenise", ["first-run", "second-run", "disk"], ["transformers"]),
         ("image", ["simclr", "augmentation"], []),
         ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
     ],

@@ -52,6 +52,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("arguments", [
     ["--help"], ["--version"], ["list"], ["list", "methods", "--format", "json"], ["list", "samples"],
     ["results", "RESULTS"], ["results", "RESULTS", "--format", "json"], ["report", "RESULTS"], ["embed", "--help"],
+    ["prepare", "tokenizer", "--help"],
 ])  # fmt: skip
 def test_what_needs_no_torch_does_not_load_it(arguments: list[str], results: Path) -> None:
     arguments = [str(results) if a == "RESULTS" else a for a in arguments]

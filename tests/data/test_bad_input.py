@@ -278,6 +278,57 @@ def test_a_csv_of_text_with_a_short_row(tmp_path: Path) -> None:
     assert "a.csv, row 2" in message
 
 
+def test_a_quote_that_swallows_rows_of_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('label,text\n1,good\n2,"he said\n3,fine\n4,"more" text\n')
+    message = complaint(Text(str(tmp_path / "a.csv"), pack=False))
+    assert "a.csv, row 2 (line 3)" in message
+    assert "quote" in message
+
+
+def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('label,text\n1,good\n2,"he said\n3,fine\n')
+    assert "a.csv, row 2 (line 3): a quote is not closed" in complaint(Text(str(tmp_path / "a.csv"), pack=False))
+
+
+def test_a_comma_too_many(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('label,text\n1,"good, and\nquoted"\n2,not, quoted\n')
+    assert "a.csv, row 2 (line 4) has 3 columns, the header 2" in complaint(Text(str(tmp_path / "a.csv"), pack=False))
+
+
+def test_quotes_in_a_tsv_are_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('label\ttext\n1\t"never closed\n2\tan "odd" one"\n3\tlast\n')
+    data = Text(str(tmp_path / "a.tsv"), pack=False)
+    data.serve(classes())
+    assert data.rows["train"].column("text") == ['"never closed', 'an "odd" one"', "last"]
+
+
+def test_rows_of_another_width_in_a_tsv_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("label\ttext\n1\tgood\n2\tone\ttoo many\n3\tgood\n")
+    data = Text(str(tmp_path / "a.tsv"), pack=False)
+    with pytest.warns(UserWarning, match=r"a\.tsv: 1 of 3 rows .* row 2 \(line 3\) has 3 columns, the header 2"):
+        data.serve(classes())
+    assert data.rows["train"].column("text") == ["good", "one", "good"]
+
+
+def test_one_file_of_another_encoding_among_many(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("naïve words\n" * 9, encoding="latin-1" if name == "b" else "utf-8")
+    assert "b.txt, line 1 is not UTF-8 (byte 2)" in complaint(Text(str(tmp_path)))
+
+
+def test_an_empty_file_among_others_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("some words of text\n" * 20)
+    (tmp_path / "b.txt").touch()
+    with pytest.warns(UserWarning, match=r"1 of 2 \.txt files are empty, .*b\.txt"):
+        Text(str(tmp_path), max_length=8).serve(Request())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "txt"])
+def test_an_empty_file(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"a.{suffix}").touch()
+    assert f"a.{suffix}" in complaint(Text(str(tmp_path / f"a.{suffix}")))
+
+
 def test_a_broken_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing PAR1")
     assert "a.parquet cannot be read as parquet" in complaint(Text(str(tmp_path / "a.parquet")))
@@ -328,6 +379,22 @@ def test_a_tokenizer_larger_than_the_encoder(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some words of text, enough of them\n" * 50)
     message = complaint(Text(str(tmp_path / "a.txt"), vocab_size=300, max_length=16), Request(vocab_size=20))
     assert "vocab_size" in message
+
+
+def test_another_tokenizer_than_the_encoders(tmp_path: Path) -> None:
+    from ssl_suite.encoders.tokenizer import train_tokenizer
+
+    (tmp_path / "a.txt").write_text("some words of text, enough of them\n" * 50)
+    own, other = (train_tokenizer(["some words of text"] * 9, kind, 300) for kind in ("wordpiece", "byte"))
+    for name, tokenizer in (("own", own), ("other", other)):
+        tokenizer.save(str(tmp_path / f"{name}.json"))
+    message = complaint(
+        Text(str(tmp_path / "a.txt"), tokenizer=str(tmp_path / "other.json")), Request(tokenizer=own, vocab_size=300)
+    )
+    assert "trained with another tokenizer" in message
+    assert "other.json" in message
+    own.enable_truncation(8)  # what the data do with it makes it no other
+    Text(str(tmp_path / "a.txt"), tokenizer=str(tmp_path / "own.json"), max_length=8).serve(Request(tokenizer=own))
 
 
 def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,37 @@ def test_validation_loss_is_the_sum_over_all_tokens_divided_by_their_number(
     plain = sum(float(out.loss) for out in outs) / len(outs)
     assert figures["val/loss"] != pytest.approx(plain, rel=1e-5)
     assert figures["val/perplexity"] == pytest.approx(torch.tensor(total).exp().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"pack": False}, {"separate": True}])
+def test_bits_a_byte_are_those_of_all_bytes_scored(options: dict[str, bool], text_file: str, tmp_path: Path) -> None:
+    pl.seed_everything(0)
+    length = 512 if "pack" in options else 7  # no document is longer; or every token stands in some block
+    data = Text(text_file, tokenizer="char", max_length=length, batch_size=4, eval_batch_size=3, **options)
+    model = CausalLM(tiny_text_encoder(causal=True, max_length=length))
+    trainer = pl.Trainer(accelerator="cpu", default_root_dir=tmp_path, **QUIET)
+    (figures,) = trainer.validate(model, data, verbose=False)
+    documents = data.rows["validation"].column("text")
+    size = sum(len(text.encode()) for text in documents)
+    assert data.tokens_per_byte("validation") == pytest.approx((size + len(documents)) / size)  # plain ASCII
+    if "pack" in options:
+        model.eval()
+        outs = [model.step(batch) for batch in data.val_dataloader()]
+        assert sum(out.weight for out in outs) == size + len(documents)
+        nats = sum(float(out.loss.detach()) * out.weight for out in outs)
+        assert figures["val/bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+    else:
+        wanted = figures["val/loss"] / math.log(2) * (size + len(documents)) / size
+        assert figures["val/bits_per_byte"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_no_loss_from_one_separate_document_to_the_next(tokenizer: Tokenizer) -> None:
+    model = causal(tokenizer).eval()
+    batch = text_batch([12])
+    batch.documents = torch.tensor([[0] * 5 + [1] * 7])
+    whole = model.step(batch)
+    assert whole.weight == 10
+    states = model.encoder(batch).states[-1][0]
+    losses = torch.nn.functional.cross_entropy(model.logits(states[:-1]), batch.ids[0, 1:], reduction="none")
+    kept = [t for t in range(11) if t != 4]
+    assert float(whole.loss) == pytest.approx(float(losses[kept].mean()), rel=1e-5)

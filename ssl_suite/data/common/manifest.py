@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.common.source import columns_of, read_rows
+from ssl_suite.data.common.files import columns_of, read_rows
 
 MANIFESTS = ("metadata.csv", "manifest.csv")
 PATH_COLUMNS = ("file_name", "path", "file")

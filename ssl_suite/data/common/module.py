@@ -40,7 +40,8 @@ class SourceData(DataModule):
         """How to list a folder of media files."""
         return None
 
-    def prepare(self, request: Request) -> None:
+    def open(self) -> None:
+        """Opens the source, once, and holds out what is missing."""
         if not self._opened:
             opened = open_source(self.source, self.folder_reader(), self.input_column)
             kept = {s: self._filter(rows) for s, rows in opened.items()}
@@ -48,6 +49,9 @@ class SourceData(DataModule):
             for rows in self._opened.values():
                 rows.expect(self.input_column)
         self.rows = dict(self._opened)
+
+    def prepare(self, request: Request) -> None:
+        self.open()
         self.targets = None
         known = request.labels is not None  # a trained task can answer for rows without targets
         self.labelled = not known or any(self.target_column in rows.columns for rows in self.rows.values())

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.features import default_cache
+from ssl_suite.data.common.files import columns_of, read_documents, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
+LARGE = 200_000_000
+"""Bytes above which a file of text is not read into memory but mapped, from a copy in the cache folder."""
 TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 SAMPLES = Path(__file__).parent.parent / "samples"
 
-FolderReader = Callable[[Path], "dict[str, list[Any]]"]
-"""A modality's way to list a folder of media files, or the files a CSV names: column → values."""
+FolderReader = Callable[[Path], "dict[str, list[Any]] | Dataset"]
+"""A modality's way to list a folder of media files, or the files a CSV names: column → values, or a table."""
 
 
 class Rows:
@@ -58,6 +59,19 @@ class Rows:
         if name not in self._columns:
             self._columns[name] = list(self.table[name])
         return self._columns[name]
+
+    def values(self, name: str, start: int = 0, size: int = 1000) -> Iterator[Any]:
+        """Values of a column one after the other, from row `start` on; `size` at a time in memory."""
+        self.expect(name)
+        table = self.table.select_columns(name)
+        for first in range(start, len(self), size):
+            last = min(first + size, len(self))
+            try:
+                yield from table[first:last][name]
+            except UnicodeDecodeError:
+                raise UserError(
+                    f"{self.name}, rows {first + 1} to {last}: one holds text that is not UTF-8; convert it."
+                ) from None
 
     def label_names(self, name: str) -> list[str] | None:
         """Names of a `ClassLabel` column, or of a list of them; None for other columns."""
@@ -157,7 +171,10 @@ def _table(path: Path, reader: FolderReader | None = None) -> Dataset:
     datasets = _datasets()
     try:
         if kind != "parquet":
-            return datasets.Dataset.from_dict(reader(path) if reader else columns_of(read_rows(path)))
+            read = (reader or read_table)(path)
+            return read if isinstance(read, datasets.Dataset) else datasets.Dataset.from_dict(read)
+        if path.stat().st_size > LARGE:
+            return datasets.Dataset.from_parquet(str(path), cache_dir=_tables())
         return datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
     except UserError:
         raise
@@ -166,45 +183,20 @@ def _table(path: Path, reader: FolderReader | None = None) -> Dataset:
         raise UserError(f"{path} cannot be read as {kind}: {' '.join(str(cause).split())[:200]}") from error
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a csv, tsv, jsonl or json file; values of csv and tsv are text, and tsv knows no quotes (as GLUE's)."""
-    text = read_utf8(path)
-    if path.suffix in (".csv", ".tsv"):
-        csv.field_size_limit(2**31 - 1)
-        file = io.StringIO(text, newline="")
-        if path.suffix == ".tsv":
-            return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        return list(csv.DictReader(file))
-    if path.suffix == ".json" and text.lstrip().startswith("["):
-        rows = json.loads(text)
-        places = [f"entry {i}" for i in range(1, len(rows) + 1)]
-    else:
-        lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        places, rows = [f"line {i}" for i, _ in lines], []
-        for place, (_, line) in zip(places, lines, strict=True):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise UserError(f"{path}, {place} is not JSON ({error}); mend or remove it.") from None
-    for place, row in zip(places, rows, strict=True):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, {place} is not a JSON object with named columns.")
-    return rows
+def _tables() -> str:
+    """Where tables are kept that stay on the disk; a file that changes gets another."""
+    return str(default_cache() / "tables")
 
 
-def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Rows → column → values, None where a row has none."""
-    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for row in rows for k in row if k)}
-
-
-def read_utf8(path: Path) -> str:
-    """Reads a text file, or names the line and byte that are not UTF-8."""
-    data = path.read_bytes()
+def read_table(path: Path) -> dict[str, list[Any]] | Dataset:
+    """Columns of a csv, tsv, json or jsonl file; a large jsonl stays on the disk."""
+    if path.suffix != ".jsonl" or path.stat().st_size <= LARGE:
+        return columns_of(read_rows(path))
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line} is not UTF-8 (byte {error.start}); save the file as UTF-8.") from None
+        return _datasets().Dataset.from_json(str(path), cache_dir=_tables())
+    except Exception:
+        read_rows(path)  # names the line
+        raise
 
 
 def _named_tables(folder: Path) -> dict[str, list[Path]]:
@@ -242,15 +234,19 @@ def _hub(name: str) -> dict[str, tuple[Dataset, str]]:
 
 def _file(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:
     if path.suffix == ".txt":
-        return {"train": (_datasets().Dataset.from_dict({"text": read_lines(path)}), str(path))}
+        dataset = _datasets().Dataset
+        if path.stat().st_size > LARGE:
+            changed = path.stat().st_mtime_ns
+            table = dataset.from_generator(_texts, cache_dir=_tables(), gen_kwargs={"path": path, "changed": changed})
+        else:
+            table = dataset.from_dict({"text": list(read_documents(path))})
+        return {"train": (table, str(path))}
     return {"train": (_table(path, reader), str(path))}
 
 
-def read_lines(path: Path) -> list[str]:
-    """Documents of a text file: separated by empty lines where there are any, else one a line."""
-    text = read_utf8(path)
-    parts = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
-    return [p.strip() for p in parts if p.strip()]
+def _texts(path: Path, changed: int) -> Iterator[dict[str, str]]:
+    for document in read_documents(path):
+        yield {"text": document}
 
 
 def _folder(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -21,28 +22,35 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
 from ssl_suite.core.folder import replacing
 from ssl_suite.core.sampler import bucketed_batches
+from ssl_suite.data.common.files import read_documents
 from ssl_suite.data.common.module import SourceData
-from ssl_suite.data.common.source import FolderReader, columns_of, read_lines, read_rows
-from ssl_suite.data.text.tokens import read_tokens, tokenizer_hash, write_tokens
-from ssl_suite.encoders.tokenizer import Kind, load_tokenizer, token_id, train_tokenizer
+from ssl_suite.data.common.source import FolderReader, read_table
+from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
+from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
+from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash, train_tokenizer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass
 class Item:
-    """One sequence: ids and segments (T,), and where it belongs."""
+    """One sequence: ids, segments and documents (T,), and where it belongs."""
 
     index: int
     seed: int
     ids: NDArray[Any]
     segments: NDArray[Any] | None
     target: Tensor | None
+    documents: NDArray[Any] | None = None
 
 
 class Text(SourceData):
     """Text from a folder of .txt files, one .txt file, jsonl, parquet, csv, `samples:NAME` or `hf:NAME`.
 
-    Without a task, documents are joined (each closed by the end token) and cut into blocks of `max_length`: no padding.
-    With a task, each row is one sequence, batches hold similar lengths, and padding is masked.
+    Without a task, documents are tokenised once into a file of two bytes a token, then joined (each closed by the end
+    token) and cut into blocks of `max_length`: no padding. Without packing, each document is a row, or several if it
+    is long. With a task, each row is one sequence. Rows of unequal length are batched by length, their padding masked.
 
     Args:
         source: where the text is.
@@ -55,7 +63,10 @@ class Text(SourceData):
             unigram, char or byte. An encoder that brings its own decides.
         vocab_size: of a tokenizer to train.
         max_length: tokens a block, or at most a row.
-        pack: join documents for pretraining; otherwise one document a row, cut at `max_length`.
+        pack: join documents for pretraining; otherwise one document a row.
+        separate: let no token of a block see another document: each one begins with a start token, at position 0.
+        split_long: without packing, spread a document longer than `max_length` over several rows; otherwise, and
+            always for a task, it is cut.
         batch_size: sequences a step and rank.
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
@@ -76,6 +87,8 @@ class Text(SourceData):
         vocab_size: int = 8192,
         max_length: int = 128,
         pack: bool = True,
+        separate: bool = False,
+        split_long: bool = True,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
@@ -93,9 +106,10 @@ class Text(SourceData):
         )
         self.input_column = column
         self.pair, self.wanted_tokenizer, self.vocab_size = pair, tokenizer, vocab_size
-        self.max_length, self.pack = max_length, pack
+        self.max_length, self.pack, self.separate, self.split_long = max_length, pack, separate, split_long
         self.tokenizer: Tokenizer | None = None
-        self._tokens: dict[str, NDArray[Any]] = {}
+        self._files: dict[str, TokenFile] = {}
+        self._rows: dict[str, TokenRows] = {}
         self._encoded: dict[str, list[Item]] = {}
 
     def folder_reader(self) -> FolderReader:
@@ -103,75 +117,131 @@ class Text(SourceData):
 
     def prepare(self, request: Request) -> None:
         super().prepare(request)
-        self._tokens.clear()
+        self._files.clear()
+        self._rows.clear()
         self._encoded.clear()
-        self.blocks = request.target is None and self.pack
+        self.streaming = request.target is None and (self.pack or self.split_long)
         self.tagging = request.target == "tags"
-        if not self.blocks:
+        if not self.streaming:
             for split in self.splits():
                 self._check(split)
         self.tokenizer = request.tokenizer or self.tokenizer or self._make_tokenizer()
+        self._expect_same(request.tokenizer)
         self.tokenizer.no_padding()  # batches pad themselves
+        self.tokenizer.no_truncation()
         size = self.tokenizer.get_vocab_size()
         if request.vocab_size is not None and size > request.vocab_size:
             raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
-        if self.blocks:
+        if self.streaming:
             for split in self.splits():
-                self._tokens[split] = self._tokenise(split)
+                self._files[split] = self._tokenise(split)
+                self._rows[split] = self._cut(split)
+
+    def _expect_same(self, encoders: Tokenizer | None) -> None:
+        """Raises UserError where the encoder brings a tokenizer and the data name another."""
+        wanted = self.wanted_tokenizer
+        if encoders is None or wanted in KINDS:
+            return
+        if tokenizer_hash(load_tokenizer(wanted)) != tokenizer_hash(encoders):
+            raise UserError(
+                f"The encoder was trained with another tokenizer than {wanted}; leave data.tokenizer out to use that."
+            )
+
+    def _texts(self, split: str, column: str, start: int = 0, words: bool = False) -> Iterator[Any]:
+        """Values of a column from row `start` on; raises UserError at the first that is no text (or list of words)."""
+        rows, kind = self.rows[split], list if words else str
+        for i, value in enumerate(rows.values(column, start), start):
+            if not isinstance(value, kind):
+                wanted = "a list of words" if words else "a text"
+                raise UserError(f"{rows.where(i)}: {column!r} holds {repr(value)[:60]}, not {wanted}.")
+            yield value
 
     def _check(self, split: str) -> None:
         """Raises UserError at the first row without a text (or, for tagging, without a tag for each word)."""
-        rows, kind = self.rows[split], list if self.tagging else str
+        rows = self.rows[split]
         for column in [self.input_column, *([self.pair] if self.pair else [])]:
-            for i, value in enumerate(rows.column(column)):
-                if not isinstance(value, kind):
-                    wanted = "a list of words" if self.tagging else "a text"
-                    raise UserError(f"{rows.where(i)}: {column!r} holds {repr(value)[:60]}, not {wanted}.")
+            for _ in self._texts(split, column, words=self.tagging):
+                pass
         if self.tagging and self.targets is not None:
             for i, words in enumerate(rows.column(self.input_column)):
                 if len(words) != (tags := len(self.targets.encoded[split][i])):
                     raise UserError(f"{rows.where(i)}: {len(words)} words but {tags} tags; each word needs one.")
 
     def _make_tokenizer(self) -> Tokenizer:
-        if self.wanted_tokenizer not in ("wordpiece", "bpe", "unigram", "char", "byte"):
+        if self.wanted_tokenizer not in KINDS:
             return load_tokenizer(self.wanted_tokenizer)
         key = f"{self.rows['train'].fingerprint}|{self.input_column}|{self.wanted_tokenizer}|{self.vocab_size}"
         path = default_cache() / "tokenizers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-        if not path.exists():
-            self._check("train")
-            texts = [t if isinstance(t, str) else " ".join(t) for t in self.rows["train"].column(self.input_column)]
-            trained = train_tokenizer(texts, self.wanted_tokenizer, self.vocab_size)
-            with replacing(path) as temporary:
-                trained.save(str(temporary))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # processes of one run must not each train their own
+            if not path.exists():
+                trained = train_tokenizer(self.texts("train"), self.wanted_tokenizer, self.vocab_size)
+                with replacing(path) as temporary:
+                    trained.save(str(temporary))
         return load_tokenizer(str(path))
 
-    def _tokenise(self, split: str) -> NDArray[Any]:
+    def texts(self, split: str) -> Iterator[str]:
+        """The documents of a split, for a tokenizer to learn from; lists of words are joined."""
+        words = isinstance(next(self.rows[split].values(self.input_column), None), list)
+        texts = self._texts(split, self.input_column, words=words)
+        return (text if isinstance(text, str) else " ".join(text) for text in texts)
+
+    def token_file(self, split: str) -> TokenFile:
+        """The tokens of a split that pretraining rows are cut from."""
+        return self._files[split]
+
+    def token_path(self, split: str) -> Path:
+        """Where a split's token file is kept, once the data are served; another text or tokenizer has another."""
         assert self.tokenizer is not None
-        rows = self.rows[split]
-        key = f"{rows.fingerprint}|{self.input_column}|{tokenizer_hash(self.tokenizer).hex()}"
-        path = default_cache() / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.tokens"
+        made_from = (VERSION, self.rows[split].fingerprint, self.input_column, tokenizer_hash(self.tokenizer).hex())
+        key = hashlib.sha256("|".join(map(str, made_from)).encode()).hexdigest()
+        return default_cache() / "tokens" / f"{key[:24]}.tokens"
+
+    def _tokenise(self, split: str) -> TokenFile:
+        assert self.tokenizer is not None
+        path, rows = self.token_path(split), self.rows[split]
         if not path.exists():
-            self._check(split)
-            write_tokens(iter(rows.column(self.input_column)), self.tokenizer, path)
-        tokens = read_tokens(path, self.tokenizer)
-        if len(tokens) < self.max_length - 1:
-            raise UserError(f"{rows.name} has {len(tokens)} tokens, fewer than one block of {self.max_length}.")
-        return tokens
+            write_tokens(lambda k: self._texts(split, self.input_column, k), len(rows), self.tokenizer, path)
+        return read_tokens(path, self.tokenizer)
+
+    def _cut(self, split: str) -> TokenRows:
+        """The rows that a token file gives."""
+        assert self.tokenizer is not None
+        file, name = self._files[split], self.rows[split].name
+        kind: type[TokenRows] = Windows if not self.pack else SeparateBlocks if self.separate else Blocks
+        rows = kind(file, self.max_length, token_id(self.tokenizer, "start"))
+        if len(rows) == 0:
+            raise UserError(f"{name} has {len(file.tokens)} tokens, fewer than one block of {self.max_length}.")
+        if isinstance(rows, Windows) and rows.split:
+            rank_zero_info(
+                f"{name}: {rows.split} of {file.documents} documents are longer than {self.max_length} tokens "
+                "and were spread over several rows."
+            )
+        return rows
+
+    def tokens_per_byte(self, split: str) -> float | None:
+        file = self._files.get(split)
+        return len(file.tokens) / file.text_bytes if file and file.text_bytes else None
 
     def size(self, split: str) -> int:
-        if self.blocks:
-            return len(self._tokens[split]) // (self.max_length - 1)  # one place of a block is the start token's
-        return len(self.rows[split])
+        return len(self._rows[split]) if self.streaming else len(self.rows[split])
 
     def ids(self, split: str) -> list[str]:
-        return [str(i) for i in range(self.size(split))] if self.blocks else super().ids(split)
+        if not self.streaming:
+            return super().ids(split)
+        document = self._rows[split].document
+        if document is None:
+            return [str(i) for i in range(self.size(split))]
+        names = super().ids(split)
+        return [names[d] for d in document]
 
     def read(self, split: str, index: int, seed: int) -> Item:
-        assert self.tokenizer is not None
-        if self.blocks:
-            step = self.max_length - 1
-            block = self._tokens[split][index * step : (index + 1) * step]
-            return Item(index, seed, np.concatenate([[token_id(self.tokenizer, "start")], block]), None, None)
+        if self.streaming:
+            rows = self._rows[split]
+            watched = self.targets is not None and rows.document is not None
+            target = self.target(split, index) if watched else None
+            ids, documents = rows[index]
+            return Item(index, seed, ids, None, target, documents)
         item = self._encode(split)[index]
         item.seed = seed
         return item
@@ -217,12 +287,16 @@ class Text(SourceData):
         return placed
 
     def target(self, split: str, index: int) -> Tensor:
+        if self.streaming:
+            document = self._rows[split].document
+            assert document is not None
+            return super().target(split, int(document[index]))
         target = self._encode(split)[index].target
         assert target is not None
         return target
 
     def lengths(self, split: str) -> Sequence[float] | None:
-        return None if self.blocks else [len(item.ids) for item in self._encode(split)]
+        return self._rows[split].lengths if self.streaming else [len(item.ids) for item in self._encode(split)]
 
     def train_batches(self, epoch: int) -> list[list[int]]:
         lengths = self.lengths("train")
@@ -234,12 +308,9 @@ class Text(SourceData):
         assert self.tokenizer is not None
         lengths = torch.tensor([len(i.ids) for i in items])
         longest = int(lengths.max())
-        ids = torch.full((len(items), longest), token_id(self.tokenizer, "pad"))
-        segments = torch.zeros_like(ids) if items[0].segments is not None else None
-        for row, item in enumerate(items):
-            ids[row, : len(item.ids)] = torch.from_numpy(item.ids.astype(np.int64))
-            if segments is not None:
-                segments[row, : len(item.ids)] = torch.from_numpy(item.segments)
+        ids = _padded([i.ids for i in items], longest, token_id(self.tokenizer, "pad"))
+        segments = _padded([i.segments for i in items if i.segments is not None], longest, 0)
+        documents = _padded([i.documents for i in items if i.documents is not None], longest, 0)
         targets = [i.target for i in items if i.target is not None]
         target = pad_targets(targets) if targets else None
         return TextBatch(
@@ -248,7 +319,8 @@ class Text(SourceData):
             target,
             ids,
             lengths_to_mask(lengths, longest),
-            segments,
+            segments if len(segments) else None,
+            documents if len(documents) else None,
             dense=bool((lengths == longest).all()),
         )
 
@@ -258,18 +330,29 @@ class Text(SourceData):
         return f"{super().fingerprint(split)}|{options}|{tokenizer_hash(self.tokenizer).hex()}"
 
 
-def list_text(folder: Path) -> dict[str, list[Any]]:
+def _padded(rows: list[NDArray[Any]], size: int, filling: int) -> Tensor:
+    """Rows of unequal length → (B, size)."""
+    padded = np.full((len(rows), size), filling, np.int64)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(padded)
+
+
+def list_text(folder: Path) -> dict[str, list[Any]] | Dataset:
     """Documents of all .txt files below a folder; a table is read as it is.
 
     Raises:
         UserError: there is none, one is empty of text, or one is not UTF-8.
     """
     if folder.is_file():
-        return columns_of(read_rows(folder))
+        return read_table(folder)
     paths = sorted(folder.rglob("*.txt"))
     if not paths:
         raise UserError(f"{folder} holds no .txt files and no table named after a split.")
-    documents = [document for path in paths for document in read_lines(path)]
-    if not documents:
+    documents = {path: list(read_documents(path)) for path in paths}
+    empty = [path for path, found in documents.items() if not found]
+    if len(empty) == len(paths):
         raise UserError(f"{folder}: every .txt file is empty.")
-    return {"text": documents}
+    if empty:
+        rank_zero_warn(f"{folder}: {len(empty)} of {len(paths)} .txt files are empty, {empty[0]} for one.")
+    return {"text": [document for found in documents.values() for document in found]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,10 +47,17 @@ class CausalLM(Method):
     def step(self, batch: TextBatch) -> StepOutput:
         encoded = self.encoder(batch)
         seen, following = batch.ids[:, :-1], batch.ids[:, 1:]
-        counted = batch.mask[:, 1:] & (seen != self.end_id)  # nothing is predicted across the end of a document
+        d = batch.documents
+        same = seen != self.end_id if d is None else d[:, :-1] == d[:, 1:]
+        counted = batch.mask[:, 1:] & same  # nothing is predicted across the end of a document
         states, targets = encoded.states[-1][:, :-1][counted], following[counted]
         loss = vocabulary_loss(states, self.encoder.tokens.weight, None, targets) / max(1, len(targets))
         return StepOutput(loss, features=encoded.pooled, weight=len(targets))
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if (density := self.data.tokens_per_byte("validation")) is not None:  # comparable across tokenizers
+            self.log("val/bits_per_byte", self.trainer.callback_metrics["val/loss"] / math.log(2) * density)
 
     def logits(self, states: Tensor) -> Tensor:
         """(…, D) → (…, V) by the transposed word embedding."""
