@@ -54,12 +54,16 @@ class TextBatch(Batch):
         mask: (B, T) True = a real token.
         segments: (B, T) 0 for the first sequence, 1 for the second.
         dense: no padding anywhere in `mask`; known on the host, so that attention needs no mask.
+        pair: (B,) 0 = the second segment follows the first as in the source, 1 = it does not.
+        units: (B, L, T) True where a given unit begins, at each of L levels (phrases, entities).
     """
 
     ids: Tensor
     mask: Tensor
     segments: Tensor | None = None
     dense: bool = False
+    pair: Tensor | None = None
+    units: Tensor | None = None
 
 
 @dataclass(eq=False)

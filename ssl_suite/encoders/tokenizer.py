@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import string
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -31,6 +33,20 @@ def token_id(tokenizer: Tokenizer, role: Literal["pad", "start", "end", "mask"])
 def special_ids(tokenizer: Tokenizer) -> list[int]:
     """Ids that are never masked, predicted or drawn."""
     return sorted(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+
+
+def word_starts(tokenizer: Tokenizer) -> list[bool]:
+    """Whether each entry of the vocabulary begins a word.
+
+    WordPiece marks what continues a word (`##`); byte-level BPE (`Ġ`), Unigram (`▁`) and characters (a space) mark what
+    begins one, and punctuation begins one too.
+    """
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
+    if model["type"] in ("WordPiece", "WordLevel"):
+        prefix = model.get("continuing_subword_prefix") or "##"
+        return [model["type"] == "WordLevel" or not token.startswith(prefix) for token in tokens]
+    return [token[:1] in {"Ġ", "Ċ", "ĉ", "▁", *string.whitespace, *string.punctuation} for token in tokens]
 
 
 def train_tokenizer(

@@ -23,6 +23,7 @@ from ssl_suite.core.folder import replacing
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader, columns_of, read_lines, read_rows
+from ssl_suite.data.text.pairs import SentencePairs, sentence_stream
 from ssl_suite.data.text.tokens import read_tokens, tokenizer_hash, write_tokens
 from ssl_suite.encoders.tokenizer import Kind, load_tokenizer, token_id, train_tokenizer
 
@@ -36,12 +37,15 @@ class Item:
     ids: NDArray[Any]
     segments: NDArray[Any] | None
     target: Tensor | None
+    pair: int | None = None
+    units: NDArray[Any] | None = None
 
 
 class Text(SourceData):
     """Text from a folder of .txt files, one .txt file, jsonl, parquet, csv, `samples:NAME` or `hf:NAME`.
 
     Without a task, documents are joined (each closed by the end token) and cut into blocks of `max_length`: no padding.
+    For a method with a second objective (`pairs`), each is cut into chunks of sentences, see `SentencePairs`.
     With a task, each row is one sequence, batches hold similar lengths, and padding is masked.
 
     Args:
@@ -63,6 +67,8 @@ class Text(SourceData):
     """
 
     modality = "text"
+    knows_units = False
+    """Whether rows come with units to mask whole, see `units`."""
 
     def __init__(
         self,
@@ -97,16 +103,21 @@ class Text(SourceData):
         self.tokenizer: Tokenizer | None = None
         self._tokens: dict[str, NDArray[Any]] = {}
         self._encoded: dict[str, list[Item]] = {}
+        self._pairs: dict[str, SentencePairs] = {}
 
     def folder_reader(self) -> FolderReader:
         return list_text
 
     def prepare(self, request: Request) -> None:
+        if request.units and not self.knows_units:
+            raise UserError(f"{type(self).__name__} knows no phrases and entities to mask; use data: Phrases.")
         super().prepare(request)
         self._tokens.clear()
         self._encoded.clear()
-        self.blocks = request.target is None and self.pack
-        self.tagging = request.target == "tags"
+        self._pairs.clear()
+        self.blocks = request.target is None and self.pack and request.pairs is None
+        self.tagging = request.target == "tags" or request.units  # rows are lists of words
+        self.with_units = request.units
         if not self.blocks:
             for split in self.splits():
                 self._check(split)
@@ -115,8 +126,10 @@ class Text(SourceData):
         size = self.tokenizer.get_vocab_size()
         if request.vocab_size is not None and size > request.vocab_size:
             raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
-        if self.blocks:
-            for split in self.splits():
+        for split in self.splits():
+            if request.pairs is not None:
+                self._pairs[split] = self._make_pairs(split, request.pairs)
+            elif self.blocks:
                 self._tokens[split] = self._tokenise(split)
 
     def _check(self, split: str) -> None:
@@ -158,16 +171,31 @@ class Text(SourceData):
             raise UserError(f"{rows.name} has {len(tokens)} tokens, fewer than one block of {self.max_length}.")
         return tokens
 
+    def _make_pairs(self, split: str, kind: str) -> SentencePairs:
+        assert self.tokenizer is not None
+        rows, start, end = self.rows[split], token_id(self.tokenizer, "start"), token_id(self.tokenizer, "end")
+        key = f"{rows.fingerprint}|{self.input_column}|{tokenizer_hash(self.tokenizer).hex()}|sentences"
+        path = default_cache() / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.tokens"
+        if not path.exists():
+            write_tokens(sentence_stream(rows.column(self.input_column)), self.tokenizer, path)
+        return SentencePairs(read_tokens(path, self.tokenizer), start, end, self.max_length, kind, rows.name)
+
     def size(self, split: str) -> int:
+        if split in self._pairs:
+            return len(self._pairs[split])
         if self.blocks:
             return len(self._tokens[split]) // (self.max_length - 1)  # one place of a block is the start token's
         return len(self.rows[split])
 
     def ids(self, split: str) -> list[str]:
-        return [str(i) for i in range(self.size(split))] if self.blocks else super().ids(split)
+        numbered = self.blocks or split in self._pairs
+        return [str(i) for i in range(self.size(split))] if numbered else super().ids(split)
 
     def read(self, split: str, index: int, seed: int) -> Item:
         assert self.tokenizer is not None
+        if split in self._pairs:
+            ids, segments, pair = self._pairs[split].make(index, seed)
+            return Item(index, seed, ids, segments, None, pair)
         if self.blocks:
             step = self.max_length - 1
             block = self._tokens[split][index * step : (index + 1) * step]
@@ -193,6 +221,7 @@ class Text(SourceData):
                     np.asarray(e.ids),
                     np.asarray(e.type_ids) if self.pair else None,
                     self._target(split, i, e.word_ids),
+                    units=self.units(split, i, e.word_ids) if self.with_units else None,
                 )
                 for i, e in enumerate(encodings)
             ]
@@ -202,6 +231,16 @@ class Text(SourceData):
                     f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.max_length} tokens and were cut."
                 )
         return self._encoded[split]
+
+    def units(self, split: str, index: int, words: list[int | None]) -> NDArray[np.bool_]:
+        """(2, T): where a phrase and where an entity begins; a word outside them is a unit of its own.
+
+        Args:
+            split: of the row.
+            index: of the row.
+            words: number of each token's word, None for special tokens.
+        """
+        raise NotImplementedError
 
     def _target(self, split: str, index: int, words: list[int | None]) -> Tensor | None:
         """Of tags: on the first piece of each word, `IGNORE` elsewhere."""
@@ -222,7 +261,7 @@ class Text(SourceData):
         return target
 
     def lengths(self, split: str) -> Sequence[float] | None:
-        return None if self.blocks else [len(item.ids) for item in self._encode(split)]
+        return None if self.blocks or self._pairs else [len(item.ids) for item in self._encode(split)]
 
     def train_batches(self, epoch: int) -> list[list[int]]:
         lengths = self.lengths("train")
@@ -236,8 +275,11 @@ class Text(SourceData):
         longest = int(lengths.max())
         ids = torch.full((len(items), longest), token_id(self.tokenizer, "pad"))
         segments = torch.zeros_like(ids) if items[0].segments is not None else None
+        units = torch.zeros(len(items), 2, longest, dtype=torch.bool) if items[0].units is not None else None
         for row, item in enumerate(items):
             ids[row, : len(item.ids)] = torch.from_numpy(item.ids.astype(np.int64))
+            if units is not None and item.units is not None:
+                units[row, :, : len(item.ids)] = torch.from_numpy(item.units)
             if segments is not None:
                 segments[row, : len(item.ids)] = torch.from_numpy(item.segments)
         targets = [i.target for i in items if i.target is not None]
@@ -250,6 +292,8 @@ class Text(SourceData):
             lengths_to_mask(lengths, longest),
             segments,
             dense=bool((lengths == longest).all()),
+            pair=torch.tensor([i.pair for i in items]) if items[0].pair is not None else None,
+            units=units,
         )
 
     def fingerprint(self, split: str) -> str:

@@ -60,3 +60,24 @@ class _VocabularyLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         return *(d if d is None else d * scale.to(d.dtype) for d in ctx.saved_tensors), None, None
+
+
+@torch.no_grad()
+def draw(states: Tensor, weight: Tensor, bias: Tensor, u: Tensor) -> Tensor:
+    """Draws an id from the softmax of each row of `states @ weight.T + bias` by its inverse distribution function.
+
+    Args:
+        states: (M, D).
+        weight: (V, D).
+        bias: (V,); -inf for ids that are never drawn.
+        u: (M,) in [0, 1).
+
+    Returns:
+        (M,) ids.
+    """
+    rows = max(1, CHUNK.get(states.device.type, LARGE) // len(weight))
+    ids = [torch.empty(0, dtype=torch.long, device=states.device)]
+    for x, y in zip(states.split(rows), u.split(rows), strict=True):
+        below = F.linear(x, weight, bias).float().softmax(-1).cumsum(-1)  # (rows, V)
+        ids.append(torch.searchsorted(below, (y * (1 - 2**-20))[:, None] * below[:, -1:], right=True)[:, 0])
+    return torch.cat(ids)
