@@ -227,6 +227,7 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*logging interval.*",
         ".*`validation_step`.*",
+        ".*LSTM with projections.*",
     ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", ".*args parameter is intended.*")

@@ -56,8 +56,8 @@ class TextBatch(Batch):
         documents: (B, T) which document of the row each token belongs to, counted from 0 within the row; attention
             stays inside a document and positions restart in each. None = one document a row.
         dense: no padding anywhere in `mask`; known on the host, so that attention needs no mask.
-        documents: (B, T) which document of its row each token belongs to, counted from 0; attention stays inside a
-            document and positions restart in each. None where each row is one document.
+        pair: (B,) 0 = the second segment follows the first as in the source, 1 = it does not.
+        units: (B, L, T) True where a given unit begins, at each of L levels (phrases, entities).
     """
 
     ids: Tensor
@@ -65,7 +65,8 @@ class TextBatch(Batch):
     segments: Tensor | None = None
     documents: Tensor | None = None
     dense: bool = False
-    documents: Tensor | None = None
+    pair: Tensor | None = None
+    units: Tensor | None = None
 
 
 @dataclass(eq=False)

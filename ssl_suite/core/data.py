@@ -37,6 +37,8 @@ class Request:
         vocab_size: rows of a text encoder's embedding.
         stride: input units per state, for targets along time.
         watch: kind of target a callback looks at while a method pretrains.
+        pairs: how two text segments are paired for a second objective: `nsp` or `sop`.
+        units: whether a method masks given units of a text (phrases, entities).
     """
 
     target: TargetKind | None = None
@@ -46,6 +48,8 @@ class Request:
     vocab_size: int | None = None
     stride: int = 1
     watch: TargetKind | None = None
+    pairs: str | None = None
+    units: bool = False
 
 
 class BadItem(UserError):

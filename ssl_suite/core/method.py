@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -32,12 +32,14 @@ class StepOutput:
         features: (N, D) of the encoder, for the collapse signs and the online probe.
         weight: what the loss is a mean over (tokens, frames), where that differs from batch to batch: validation loss
             and the gradient over accumulated batches and ranks are those of Σ weight·loss / Σ weight.
+        weights: the same for those of `logs` that are means over something else.
     """
 
     loss: Tensor
     logs: dict[str, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
     weight: Tensor | float | None = None
+    weights: Mapping[str, Tensor | float] = field(default_factory=dict)
 
 
 class Method(TrainModule):
@@ -61,7 +63,10 @@ class Method(TrainModule):
     """Labels a callback looks at, never the method."""
 
     perplexity: ClassVar[bool] = False
-    """Whether the loss is a mean negative log-likelihood whose exponential is worth a log of its own."""
+    """Whether a mean negative log-likelihood is logged whose exponential is worth a log of its own."""
+
+    likelihood: str = "loss"
+    """Which of the logged values that is."""
 
     heads: ClassVar[tuple[str, ...]] = ()
     """Modules whose weights are kept beside the encoder in its folder, so that pretraining goes on from there."""
@@ -97,20 +102,23 @@ class Method(TrainModule):
         named = {f"{h}.{n}": w for h in self.heads for n, w in getattr(self, h).state_dict().items()}
         return untied(named, self.encoder.state_dict().values())
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
+    def request(self) -> Request:
+        """What this method asks of its data."""
         encoder = self.encoder
         vocab = encoder.config.get("vocab_size")
-        request = Request(views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab, watch=self.watch)
-        self.data.serve(request)
-        if encoder.modality == "text":
-            encoder.tokenizer = getattr(self.data, "tokenizer", None)
+        return Request(views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab, watch=self.watch)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.data.serve(self.request())
+        if self.encoder.modality == "text":
+            self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | None]:
         out = self.step(batch)
         values = {"loss": out.loss, **out.logs}
         if self.perplexity:
-            values["perplexity"] = out.loss.exp()
+            values["perplexity"] = values[self.likelihood].exp()
         if self.logging_now and out.features is not None:
             values |= collapse_signs(out.features)
         self.log_scalars("train", detached(values), batch, bar=("loss",))
@@ -140,11 +148,12 @@ class Method(TrainModule):
         out = self.step(batch)
         weight = len(batch) if out.weight is None else float(out.weight)
         for name, value in {"loss": out.loss, **out.logs}.items():
-            self.log(f"val/{name}", value, batch_size=max(1, int(weight)), prog_bar=name == "loss", sync_dist=True)
+            size = max(1, int(out.weights.get(name, weight)))
+            self.log(f"val/{name}", value, batch_size=size, prog_bar=name == "loss", sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         if self.perplexity:  # of the mean over all tokens; a mean of the batches' exponentials would be greater
-            self.log("val/perplexity", self.trainer.callback_metrics["val/loss"].exp())
+            self.log("val/perplexity", self.trainer.callback_metrics[f"val/{self.likelihood}"].exp())
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None

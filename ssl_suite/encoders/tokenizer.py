@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import string
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -41,6 +42,20 @@ def tokenizer_hash(tokenizer: Tokenizer) -> bytes:
     what = json.loads(tokenizer.to_str(), parse_float=lambda x: f"{float(x):.9g}")  # a file may lose the last digit
     what |= {"truncation": None, "padding": None}
     return hashlib.sha256(json.dumps(what).encode()).digest()
+
+
+def word_starts(tokenizer: Tokenizer) -> list[bool]:
+    """Whether each entry of the vocabulary begins a word.
+
+    WordPiece marks what continues a word (`##`); byte-level BPE (`Ġ`), Unigram (`▁`) and characters (a space) mark what
+    begins one, and punctuation begins one too.
+    """
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
+    if model["type"] in ("WordPiece", "WordLevel"):
+        prefix = model.get("continuing_subword_prefix") or "##"
+        return [model["type"] == "WordLevel" or not token.startswith(prefix) for token in tokens]
+    return [token[:1] in {"Ġ", "Ċ", "ĉ", "▁", *string.whitespace, *string.punctuation} for token in tokens]
 
 
 def train_tokenizer(

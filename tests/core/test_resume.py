@@ -17,10 +17,14 @@ from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.lstm import LSTMEncoder
 from ssl_suite.methods.image.byol import BYOL
 from ssl_suite.methods.image.simclr import SimCLR
 from ssl_suite.methods.speech.apc import APC
 from ssl_suite.methods.text.causal_lm import CausalLM
+from ssl_suite.methods.text.electra import Electra
+from ssl_suite.methods.text.elmo import ELMo
+from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
 from ssl_suite.tasks.classify import Classify
 
@@ -33,8 +37,14 @@ Build = Callable[..., tuple[pl.LightningModule, pl.LightningDataModule]]
 
 
 @pytest.fixture(scope="module")
-def builders(image_folder: str, text_file: str, speech_folder: str) -> dict[str, Build]:
+def builders(
+    image_folder: str, text_file: str, speech_folder: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Build]:
     """Name → model and data; dropout (or random views) and shuffling in each, 3 batches or more an epoch."""
+
+    lines = Path(text_file).read_text().splitlines()
+    documents = tmp_path_factory.mktemp("documents") / "a.txt"
+    documents.write_text("\n\n".join("\n".join(lines[i : i + 5]) for i in range(0, 60, 5)))
 
     def images(**options: Any) -> Images:
         return Images(image_folder, **{"image_size": 16, "batch_size": 4, **options})
@@ -46,6 +56,12 @@ def builders(image_folder: str, text_file: str, speech_folder: str) -> dict[str,
         "SimCLR": lambda **o: (SimCLR(tiny_image_encoder(drop_path=0.2), projection_dim=8), images(**o)),
         "BYOL": lambda **o: (BYOL(tiny_image_encoder(drop_path=0.2), 16, 8, (0.5, 1.0)), images(**o)),
         "MaskedLM": lambda **o: (MaskedLM(tiny_text_encoder()), text(**o)),
+        "MaskedLM with spans and pairs": lambda **o: (
+            MaskedLM(tiny_text_encoder(segments=2), final_rate=0.4, mask=Mask("span"), pairs="sop"),
+            Text(str(documents), tokenizer="byte", max_length=48, **{"batch_size": 6, **o}),
+        ),
+        "Electra": lambda **o: (Electra(tiny_text_encoder()), text(**o)),
+        "ELMo": lambda **o: (ELMo(LSTMEncoder(vocab_size=270, dim=12)), text(**o)),
         "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
         "APC": lambda **o: (
             APC(tiny_speech_encoder()),
@@ -119,7 +135,9 @@ class Run:
         assert differing(state, self.final) == []
 
 
-METHODS = ["SimCLR", "BYOL", "MaskedLM", "CausalLM", "APC", "Finetune"]
+METHODS = [
+    "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "APC", "Finetune",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=METHODS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.files import read_documents
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader, read_table
+from ssl_suite.data.text.pairs import SentencePairs, sentence_stream
 from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
 from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
 from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash, train_tokenizer
@@ -43,6 +46,8 @@ class Item:
     segments: NDArray[Any] | None
     target: Tensor | None
     documents: NDArray[Any] | None = None
+    pair: int | None = None
+    units: NDArray[Any] | None = None
 
 
 class Text(SourceData):
@@ -50,7 +55,8 @@ class Text(SourceData):
 
     Without a task, documents are tokenised once into a file of two bytes a token, then joined (each closed by the end
     token) and cut into blocks of `max_length`: no padding. Without packing, each document is a row, or several if it
-    is long. With a task, each row is one sequence. Rows of unequal length are batched by length, their padding masked.
+    is long. For a method with a second objective (`pairs`), each is cut into chunks of sentences, see `SentencePairs`.
+    With a task, each row is one sequence. Rows of unequal length are batched by length, their padding masked.
 
     Args:
         source: where the text is.
@@ -74,6 +80,8 @@ class Text(SourceData):
     """
 
     modality = "text"
+    knows_units = False
+    """Whether rows come with units to mask whole, see `units`."""
 
     def __init__(
         self,
@@ -109,19 +117,23 @@ class Text(SourceData):
         self.max_length, self.pack, self.separate, self.split_long = max_length, pack, separate, split_long
         self.tokenizer: Tokenizer | None = None
         self._files: dict[str, TokenFile] = {}
-        self._rows: dict[str, TokenRows] = {}
+        self._rows: dict[str, TokenRows | SentencePairs] = {}
         self._encoded: dict[str, list[Item]] = {}
 
     def folder_reader(self) -> FolderReader:
         return list_text
 
     def prepare(self, request: Request) -> None:
+        if request.units and not self.knows_units:
+            raise UserError(f"{type(self).__name__} knows no phrases and entities to mask; use data: Phrases.")
         super().prepare(request)
         self._files.clear()
         self._rows.clear()
         self._encoded.clear()
-        self.streaming = request.target is None and (self.pack or self.split_long)
-        self.tagging = request.target == "tags"
+        self.pairs, self.with_units = request.pairs, request.units
+        pretraining = request.target is None and not request.units
+        self.streaming = pretraining and (self.pack or self.split_long or request.pairs is not None)
+        self.tagging = request.target == "tags" or request.units  # rows are lists of words
         if not self.streaming:
             for split in self.splits():
                 self._check(split)
@@ -193,7 +205,14 @@ class Text(SourceData):
     def token_path(self, split: str) -> Path:
         """Where a split's token file is kept, once the data are served; another text or tokenizer has another."""
         assert self.tokenizer is not None
-        made_from = (VERSION, self.rows[split].fingerprint, self.input_column, tokenizer_hash(self.tokenizer).hex())
+        unit = "sentences" if self.pairs else "documents"
+        made_from = (
+            VERSION,
+            self.rows[split].fingerprint,
+            self.input_column,
+            tokenizer_hash(self.tokenizer).hex(),
+            unit,
+        )
         key = hashlib.sha256("|".join(map(str, made_from)).encode()).hexdigest()
         return default_cache() / "tokens" / f"{key[:24]}.tokens"
 
@@ -201,15 +220,21 @@ class Text(SourceData):
         assert self.tokenizer is not None
         path, rows = self.token_path(split), self.rows[split]
         if not path.exists():
-            write_tokens(lambda k: self._texts(split, self.input_column, k), len(rows), self.tokenizer, path)
+            texts = partial(self._texts, split, self.input_column)
+            if self.pairs:
+                write_tokens(lambda k: islice(sentence_stream(texts()), k, None), None, self.tokenizer, path)
+            else:
+                write_tokens(texts, len(rows), self.tokenizer, path)
         return read_tokens(path, self.tokenizer)
 
-    def _cut(self, split: str) -> TokenRows:
+    def _cut(self, split: str) -> TokenRows | SentencePairs:
         """The rows that a token file gives."""
         assert self.tokenizer is not None
-        file, name = self._files[split], self.rows[split].name
+        file, name, start = self._files[split], self.rows[split].name, token_id(self.tokenizer, "start")
+        if self.pairs:
+            return SentencePairs(file, start, self.max_length, self.pairs, name)
         kind: type[TokenRows] = Windows if not self.pack else SeparateBlocks if self.separate else Blocks
-        rows = kind(file, self.max_length, token_id(self.tokenizer, "start"))
+        rows = kind(file, self.max_length, start)
         if len(rows) == 0:
             raise UserError(f"{name} has {len(file.tokens)} tokens, fewer than one block of {self.max_length}.")
         if isinstance(rows, Windows) and rows.split:
@@ -238,6 +263,9 @@ class Text(SourceData):
     def read(self, split: str, index: int, seed: int) -> Item:
         if self.streaming:
             rows = self._rows[split]
+            if isinstance(rows, SentencePairs):
+                ids, segments, pair = rows.make(index, seed)
+                return Item(index, seed, ids, segments, None, pair=pair)
             watched = self.targets is not None and rows.document is not None
             target = self.target(split, index) if watched else None
             ids, documents = rows[index]
@@ -263,6 +291,7 @@ class Text(SourceData):
                     np.asarray(e.ids),
                     np.asarray(e.type_ids) if self.pair else None,
                     self._target(split, i, e.word_ids),
+                    units=self.units(split, i, e.word_ids) if self.with_units else None,
                 )
                 for i, e in enumerate(encodings)
             ]
@@ -272,6 +301,16 @@ class Text(SourceData):
                     f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.max_length} tokens and were cut."
                 )
         return self._encoded[split]
+
+    def units(self, split: str, index: int, words: list[int | None]) -> NDArray[np.bool_]:
+        """(2, T): where a phrase and where an entity begins; a word outside them is a unit of its own.
+
+        Args:
+            split: of the row.
+            index: of the row.
+            words: number of each token's word, None for special tokens.
+        """
+        raise NotImplementedError
 
     def _target(self, split: str, index: int, words: list[int | None]) -> Tensor | None:
         """Of tags: on the first piece of each word, `IGNORE` elsewhere."""
@@ -311,6 +350,7 @@ class Text(SourceData):
         ids = _padded([i.ids for i in items], longest, token_id(self.tokenizer, "pad"))
         segments = _padded([i.segments for i in items if i.segments is not None], longest, 0)
         documents = _padded([i.documents for i in items if i.documents is not None], longest, 0)
+        units = [np.pad(i.units, ((0, 0), (0, longest - len(i.ids)))) for i in items if i.units is not None]
         targets = [i.target for i in items if i.target is not None]
         target = pad_targets(targets) if targets else None
         return TextBatch(
@@ -319,9 +359,11 @@ class Text(SourceData):
             target,
             ids,
             lengths_to_mask(lengths, longest),
-            segments if len(segments) else None,
-            documents if len(documents) else None,
+            segments=segments if len(segments) else None,
+            documents=documents if len(documents) else None,
             dense=bool((lengths == longest).all()),
+            pair=torch.tensor([i.pair for i in items]) if items[0].pair is not None else None,
+            units=torch.from_numpy(np.stack(units)) if units else None,
         )
 
     def fingerprint(self, split: str) -> str:

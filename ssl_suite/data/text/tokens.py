@@ -88,7 +88,7 @@ class TokenFile:
 
 def write_tokens(
     texts: Callable[[int], Iterator[str]],
-    documents: int,
+    documents: int | None,
     tokenizer: Tokenizer,
     path: Path,
     every: float = 5.0,
@@ -100,7 +100,7 @@ def write_tokens(
 
     Args:
         texts: k → the documents from the k-th on, in the same order every time.
-        documents: how many there are, for the progress bar.
+        documents: how many there are, for the progress bar; None if nobody knows.
         tokenizer: its threads share a chunk, and work on the next one while this one is stored.
         path: of the finished file.
         every: seconds between two marks from which an interrupted call can go on.

@@ -1,30 +1,41 @@
-"""MaskedLM: BERT's objective, computed at the masked positions only."""
+"""MaskedLM: BERT's objective, computed at the masked positions only, and the family's variations on it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoder, expect
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.tokenizer import special_ids, token_id
-from ssl_suite.methods.text.corrupt import bert_mask
+from ssl_suite.encoders.tokenizer import special_ids, token_id, word_starts
+from ssl_suite.methods.text.corrupt import choose_positions, maskable, replace_tokens
+from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.vocabulary import vocabulary_loss
 
 
 class MaskedLM(Method):
     """Predict masked tokens from both sides (Devlin et al. 2019, arXiv:1810.04805).
 
+    BERT, RoBERTa, ALBERT, SpanBERT and ERNIE are recipes of it, in configs/text. Validation masks single tokens at
+    `val_rate` whatever the training masks, so that its loss compares runs.
+
     Args:
         encoder: a bidirectional text encoder.
         rate: share of tokens to predict, drawn anew every epoch; 0.15 in BERT, 0.3 in ModernBERT.
+        final_rate: the share at the last step, reached linearly; default: `rate` throughout.
         val_rate: the same for validation.
+        mask: what is masked together.
+        pairs: the second objective: nsp, does the second segment follow the first or come from another document (BERT);
+            sop, are two consecutive segments in order or swapped (ALBERT, arXiv:1909.11942, section 3.1).
         optim: how weights are updated.
     """
 
@@ -32,35 +43,80 @@ class MaskedLM(Method):
     perplexity = True
     heads = ("head",)
     special: Tensor
+    word_starts: Tensor
 
     def __init__(
         self,
         encoder: Encoder | str,
         rate: float = 0.15,
+        final_rate: float | None = None,
         val_rate: float = 0.15,
+        mask: Mask = Mask(),
+        pairs: Literal["none", "nsp", "sop"] = "none",
         optim: Optim = Optim(lr=1e-4, weight_decay=0.01, warmup_ratio=0.01, schedule="linear"),
     ) -> None:
         super().__init__(encoder, optim)
         expect(self.encoder, "text", "MaskedLM")
-        self.rate, self.val_rate = rate, val_rate
+        self.rate, self.final_rate, self.val_rate = rate, rate if final_rate is None else final_rate, val_rate
+        self.mask, self.pairs, self.progress = mask, pairs, 0.0
         self.head = MaskedHead(self.encoder)
+        if pairs != "none":
+            if self.encoder.config.get("segments", 0) < 2:
+                raise UserError(f"pairs: {pairs} needs an encoder with segments: 2, to tell the two segments apart.")
+            self.pair_head = PairHead(self.encoder.dim)
+            self.likelihood = "token_loss"
+            self.heads = ("head", "pair_head")
         self.take_heads()
         self.register_buffer("special", torch.empty(0, dtype=torch.long), persistent=False)
+        self.register_buffer("word_starts", torch.empty(0, dtype=torch.bool), persistent=False)
+
+    def request(self) -> Request:
+        pairs = None if self.pairs == "none" else self.pairs
+        return replace(super().request(), pairs=pairs, units=self.mask.kind == "unit")
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        tokenizer = self.encoder.tokenizer
+        self.use_tokenizer(self.encoder.tokenizer)
+
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """Takes from the tokenizer which ids are special and which begin a word."""
         self.special = torch.tensor(special_ids(tokenizer), device=self.device)
+        self.word_starts = torch.tensor(word_starts(tokenizer), device=self.device)
         self.mask_id, self.vocab_size = token_id(tokenizer, "mask"), tokenizer.get_vocab_size()
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.progress = self.trainer.global_step / int(self.trainer.estimated_stepping_batches)
+
     def step(self, batch: TextBatch) -> StepOutput:
-        rate = self.rate if self.training else self.val_rate
-        corrupted, chosen = bert_mask(batch, self.special, self.mask_id, self.vocab_size, rate)
-        at = chosen.nonzero(as_tuple=True)
-        output, targets = self.encoder.output_at(replace(batch, ids=corrupted), at), batch.ids[at]  # (M, D), (M,)
-        states, words = self.head.transform(output), self.encoder.tokens.weight
+        corrupted, chosen = self.corrupt(batch)
+        at, n = chosen.nonzero(as_tuple=True), len(batch)
+        first = torch.arange(n, device=chosen.device) if self.pairs != "none" else at[0][:0]
+        places = torch.cat([at[0], first]), torch.cat([at[1], torch.zeros_like(first)])
+        output, cls = self.encoder.output_at(replace(batch, ids=corrupted), places).tensor_split([len(at[0])])
+        states, targets = self.head.transform(output), batch.ids[at]  # (M, D), (M,)
+        words = self.encoder.tokens.weight
         loss = vocabulary_loss(states, words, self.head.bias, targets) / max(1, len(targets))
-        return StepOutput(loss, features=output, weight=len(targets))
+        if self.pairs == "none":
+            return StepOutput(loss, features=output, weight=len(targets))
+        assert batch.pair is not None
+        logits = self.pair_head(cls)  # (B, 2)
+        pair_loss, right = F.cross_entropy(logits, batch.pair), (logits.argmax(1) == batch.pair).float().mean()
+        logs = {"token_loss": loss, "pair_loss": pair_loss, "pair_accuracy": right}
+        counts = {"pair_loss": n, "pair_accuracy": n}
+        return StepOutput(loss + pair_loss, logs, output, len(targets), counts)
+
+    def corrupt(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+        """Returns corrupted ids and the positions to predict, (B, T) bool."""
+        allowed, fate = maskable(batch, self.special), None
+        if self.training:
+            rate = self.rate + self.progress * (self.final_rate - self.rate)
+            words = allowed if self.mask.kind == "token" else self.word_starts[batch.ids]
+            chosen, fate = self.mask.choose(allowed, words, batch.units, batch.seed, rate, self.progress)
+        else:
+            chosen = choose_positions(allowed, batch.seed, self.val_rate)
+        ids = replace_tokens(batch.ids, chosen, batch.seed, self.special, self.mask_id, self.vocab_size, fate)
+        return ids, chosen
 
 
 class MaskedHead(nn.Module):
@@ -82,3 +138,15 @@ class MaskedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(M, D) → (M, V) logits."""
         return F.linear(self.transform(x), self.tied[0].weight, self.bias)
+
+
+class PairHead(nn.Module):
+    """BERT's pooler of the first state and its classifier: 0 = the second segment follows as it should."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dense, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) → (B, 2) logits."""
+        return self.out(self.dense(x).tanh())

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 CHUNK = {"cpu": 2**21}
 """Logits held at once: what a CPU's cache keeps; elsewhere `LARGE`."""
@@ -78,3 +79,24 @@ class _VocabularyLoss(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *(d if d is None else (d * scale).to(dtype) for d, dtype in saved), None, None
+
+
+@torch.no_grad()
+def draw(states: Tensor, weight: Tensor, bias: Tensor, u: Tensor) -> Tensor:
+    """Draws an id from the softmax of each row of `states @ weight.T + bias` by its inverse distribution function.
+
+    Args:
+        states: (M, D).
+        weight: (V, D).
+        bias: (V,); -inf for ids that are never drawn.
+        u: (M,) in [0, 1).
+
+    Returns:
+        (M,) ids.
+    """
+    rows = max(1, CHUNK.get(states.device.type, LARGE) // len(weight))
+    ids = [torch.empty(0, dtype=torch.long, device=states.device)]
+    for x, y in zip(states.split(rows), u.split(rows), strict=True):
+        below = F.linear(x, weight, bias).float().softmax(-1).cumsum(-1)  # (rows, V)
+        ids.append(torch.searchsorted(below, (y * (1 - 2**-20))[:, None] * below[:, -1:], right=True)[:, 0])
+    return torch.cat(ids)

@@ -1,0 +1,140 @@
+"""Electra: a small masked language model replaces tokens, the encoder tells which ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.encoder import Encoder, expect
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.optim import Optim
+from ssl_suite.core.random import uniform
+from ssl_suite.encoders.text import TextEncoder
+from ssl_suite.encoders.tokenizer import special_ids, token_id
+from ssl_suite.methods.text.corrupt import choose_positions, maskable
+from ssl_suite.methods.text.vocabulary import draw, vocabulary_loss
+
+
+class Electra(Method):
+    """Detect replaced tokens (Clark et al. 2020, arXiv:2003.10555).
+
+    The generator shares the encoder's word embedding, through a projection to its own width; it learns by masked
+    language modelling alone, as no gradient passes through its samples. Only the discriminator is kept.
+
+    Args:
+        encoder: the discriminator, a bidirectional text encoder.
+        generator_size: width, feed-forward width and heads of the generator over the encoder's; 1/4 to 1/2 work best
+            (section 3.2).
+        rate: share of tokens the generator fills in; all of them are masked.
+        weight: λ, of the discriminator's loss (section 3.2: 50, for its loss is the smaller one).
+        optim: how weights are updated.
+    """
+
+    encoder: TextEncoder
+    perplexity = True
+    likelihood = "generator_loss"
+    heads = ("discriminator", "generator")
+    special: Tensor
+    never: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder | str,
+        generator_size: float = 0.25,
+        rate: float = 0.15,
+        weight: float = 50.0,
+        optim: Optim = Optim(lr=5e-4, eps=1e-6, weight_decay=0.01, warmup_ratio=0.01, schedule="linear"),
+    ) -> None:
+        super().__init__(encoder, optim)
+        expect(self.encoder, "text", "Electra")
+        if self.encoder.config.get("causal", True):
+            raise UserError("Electra needs a bidirectional TextEncoder (causal: false).")
+        self.rate, self.weight = rate, weight
+        self.generator = Generator(self.encoder, generator_size)
+        self.discriminator = DiscriminatorHead(self.encoder.dim)
+        self.take_heads()
+        self.register_buffer("special", torch.empty(0, dtype=torch.long), persistent=False)
+        self.register_buffer("never", torch.empty(0), persistent=False)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        tokenizer = self.encoder.tokenizer
+        self.special = torch.tensor(special_ids(tokenizer), device=self.device)
+        self.mask_id = token_id(tokenizer, "mask")
+        never = torch.zeros(self.encoder.tokens.num_embeddings, device=self.device)
+        never[self.special] = never[tokenizer.get_vocab_size() :] = -torch.inf  # ids the generator never draws
+        self.never = never
+
+    def step(self, batch: TextBatch) -> StepOutput:
+        chosen = choose_positions(maskable(batch, self.special), batch.seed, self.rate)
+        at = chosen.nonzero(as_tuple=True)
+        masked, targets = replace(batch, ids=batch.ids.masked_fill(chosen, self.mask_id)), batch.ids[at]
+        states, words, bias = self.generator(masked, at), self.encoder.tokens.weight, self.generator.bias
+        generator_loss = vocabulary_loss(states, words, bias, targets) / max(1, len(targets))
+
+        filled = draw(states, words, bias + self.never, uniform(batch.seed, chosen.shape[1], stream=4)[at])
+        ids = batch.ids.index_put(at, filled)
+        replaced = (ids != batch.ids)[batch.mask]  # a token drawn right counts as the original
+        output = self.encoder(replace(batch, ids=ids)).states[-1][batch.mask]  # (N, D)
+        logits = self.discriminator(output)
+        loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype))
+        logs = {"generator_loss": generator_loss, "discriminator_loss": loss, **detection(logits > 0, replaced)}
+        counts = dict.fromkeys(logs, len(replaced)) | {"generator_loss": len(targets)}
+        return StepOutput(generator_loss + self.weight * loss, logs, output, len(replaced), counts)
+
+
+def detection(guess: Tensor, replaced: Tensor) -> dict[str, Tensor]:
+    """Share of replaced tokens, and how many of all, of the replaced and of the originals are told right."""
+    right, new = (guess == replaced).float(), replaced.float()
+    found = (right * new).sum() / new.sum().clamp(min=1)
+    kept = (right * (1 - new)).sum() / (1 - new).sum().clamp(min=1)
+    return {"replaced": new.mean(), "accuracy": right.mean(), "balanced_accuracy": (found + kept) / 2}
+
+
+class Generator(nn.Module):
+    """A narrower copy of the encoder with a masked language model's head."""
+
+    def __init__(self, encoder: TextEncoder, size: float) -> None:
+        super().__init__()
+        tokens = encoder.tokens
+        config = {k: v for k, v in encoder.config.items() if k != "embedding_dim"}  # its own projection serves instead
+        heads = max(1, round(config["heads"] * size))
+        dim = max(1, round(config["dim"] * size / heads)) * heads
+        ffn = None if config["ffn"] is None else round(config["ffn"] * size)
+        self.encoder = TextEncoder(**{**config, "vocab_size": 1, "dim": dim, "heads": heads, "ffn": ffn})
+        self.encoder.tokens = SharedTokens(tokens, dim)  # type: ignore[assignment]
+        self.dense, self.norm = nn.Linear(dim, tokens.embedding_dim), nn.LayerNorm(tokens.embedding_dim)
+        self.bias = nn.Parameter(torch.zeros(tokens.num_embeddings))
+
+    def forward(self, batch: TextBatch, at: tuple[Tensor, ...]) -> Tensor:
+        """Returns (M, E) at the places `at`, what is compared with the word embedding."""
+        return self.norm(F.gelu(self.dense(self.encoder.output_at(batch, at))))
+
+
+class SharedTokens(nn.Module):
+    """Another module's word embedding, projected to `dim`."""
+
+    def __init__(self, tokens: nn.Embedding, dim: int) -> None:
+        super().__init__()
+        self.tied = [tokens]  # in a list: the encoder owns the embedding
+        self.projection = nn.Linear(tokens.embedding_dim, dim)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.projection(self.tied[0](ids))
+
+
+class DiscriminatorHead(nn.Module):
+    """A hidden layer and a logit: greater than 0 where a token looks replaced."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dense, self.out = nn.Linear(dim, dim), nn.Linear(dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) → (N,)."""
+        return self.out(F.gelu(self.dense(x))).squeeze(-1)

@@ -1,0 +1,65 @@
+"""ELMo: two language models, one from each side, whose states serve downstream tasks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.encoder import Encoder, expect
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.optim import Optim
+from ssl_suite.encoders.lstm import LSTMEncoder
+from ssl_suite.encoders.tokenizer import token_id
+from ssl_suite.methods.text.vocabulary import vocabulary_loss
+
+
+class ELMo(Method):
+    """Predict each token from those before it, and from those after it (Peters et al. 2018, arXiv:1802.05365).
+
+    Both directions share the token layer and the softmax (section 3.1); here the softmax is full and not sampled. The
+    loss is the mean of both directions' negative log-likelihoods. Tasks read the states by `readout: weighted_sum`.
+
+    Args:
+        encoder: an `LSTMEncoder`.
+        optim: how weights are updated.
+    """
+
+    encoder: LSTMEncoder
+    perplexity = True
+
+    def __init__(
+        self,
+        encoder: Encoder | str,
+        optim: Optim = Optim(lr=1e-3, weight_decay=0.0, warmup_ratio=0.01, schedule="linear"),
+    ) -> None:
+        super().__init__(encoder, optim)
+        expect(self.encoder, "text", "ELMo")
+        if not isinstance(self.encoder, LSTMEncoder):
+            raise UserError(f"ELMo needs an LSTMEncoder; a {type(self.encoder).__name__} sees the token it predicts.")
+        self.softmax = nn.Linear(self.encoder.dim // 2, self.encoder.config["vocab_size"])
+        nn.init.normal_(self.softmax.weight, std=0.02)
+        nn.init.zeros_(self.softmax.bias)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        tokenizer = self.encoder.tokenizer
+        self.start_id, self.end_id = token_id(tokenizer, "start"), token_id(tokenizer, "end")
+
+    def step(self, batch: TextBatch) -> StepOutput:
+        encoded = self.encoder(batch)
+        ahead, back = encoded.states[-1].chunk(2, -1)  # (B, T, D/2)
+        left, right = batch.ids[:, :-1], batch.ids[:, 1:]
+        joined = batch.mask[:, 1:] & (left != self.end_id)  # nothing is predicted across the end of a document
+        spelled = joined & (left != self.start_id)
+        forward, n = self.likelihood_of(right, ahead[:, :-1], joined)
+        backward, m = self.likelihood_of(left, back[:, 1:], spelled)
+        loss = (forward + backward) / max(1, n + m)
+        logs = {"forward_loss": forward / max(1, n), "backward_loss": backward / max(1, m)}
+        features = encoded.states[-1][batch.mask] if self.training else None
+        return StepOutput(loss, logs, features, n + m, {"forward_loss": n, "backward_loss": m})
+
+    def likelihood_of(self, targets: Tensor, states: Tensor, counted: Tensor) -> tuple[Tensor, int]:
+        """Σ negative log-likelihood of the counted targets (B, T), and their number."""
+        chosen = targets[counted]
+        return vocabulary_loss(states[counted], self.softmax.weight, self.softmax.bias, chosen), len(chosen)

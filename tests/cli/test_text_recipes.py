@@ -1,0 +1,50 @@
+"""Every pretraining recipe of configs/text parses, alone and at the smoke size, and builds its method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ssl_suite
+from ssl_suite.cli import main
+
+CONFIGS = Path(ssl_suite.__file__).parent.parent / "configs"
+NEEDS_SHARED_LAYERS = pytest.mark.skipif(
+    "shared" not in (CONFIGS.parent / "ssl_suite/encoders/text.py").read_text(encoding="utf-8"),
+    reason="TextEncoder has no shared layers yet",
+)
+RECIPES = [
+    "bert",
+    "roberta",
+    "spanbert",
+    "ernie",
+    "electra",
+    "elmo",
+    "gpt",
+    pytest.param("albert", marks=NEEDS_SHARED_LAYERS),
+]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *configs: str) -> dict:
+    capsys.readouterr()
+    arguments = [a for c in configs for a in ("-c", str(CONFIGS / c))]
+    with pytest.raises(SystemExit) as done:
+        main(["fit", *arguments, "--print_config"])
+    assert done.value.code in (0, None)
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_parses_and_shrinks_to_the_smoke_size(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    full = printed(capsys, f"text/{name}.yaml")
+    small = printed(capsys, f"text/{name}.yaml", "trainer/smoke.yaml")
+    assert small["model"]["class_path"] == full["model"]["class_path"]
+    before, after = (c["model"]["init_args"]["encoder"] for c in (full, small))
+    assert after["class_path"] == before["class_path"]
+    changed = {k for k in before["init_args"] if before["init_args"][k] != after["init_args"][k]}
+    assert changed <= {"vocab_size", "dim", "layers"}
+    assert after["init_args"]["dim"] == 192
+    assert before["init_args"]["vocab_size"] >= full["data"]["init_args"].get("vocab_size", 0)
+    assert small["trainer"]["max_steps"] == 60
