@@ -298,7 +298,7 @@ def test_unless_told_to_overwrite(simclr: list[str], tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_half_written(
     fails: Fails, simclr: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(weights: dict, path: str) -> None:
+    def full(weights: dict, path: str, metadata: object) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -24,9 +24,10 @@ from ssl_suite.encoders.text import TextEncoder
 
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids", ".attn.bias", ".attn.masked_bias")
 """Ends of names that hold no weights: counters and causal masks that older files carry."""
-WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 TASK_HEADS = ("classifier.", "qa_outputs.", "score.")
 """Beginnings of names of heads that transformers' fine-tuned models carry; ours are built by the task."""
+WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+"""Weights in one file, or in several and their index."""
 
 
 def load_hub(name: str) -> TextEncoder:
