@@ -68,7 +68,7 @@ class Method(TrainModule):
     likelihood: str = "loss"
     """Which of the logged values that is."""
 
-    heads: ClassVar[tuple[str, ...]] = ()
+    heads: tuple[str, ...] = ()
     """Modules whose weights are kept beside the encoder in its folder, so that pretraining goes on from there."""
 
     def __init__(self, encoder: Encoder | str, optim: Optim) -> None:

@@ -41,7 +41,7 @@ class MaskedLM(Method):
 
     encoder: TextEncoder
     perplexity = True
-    heads = ("head",)
+    heads: tuple[str, ...] = ("head",)
     special: Tensor
     word_starts: Tensor
 
