@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
 TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+TABLES |= dict.fromkeys((".conllu", ".conll", ".bio", ".iob", ".iob2"), "CoNLL")  # read by Text
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 FolderReader = Callable[[Path], "dict[str, list[Any]]"]
 """A modality's way to list a folder of media files, or the files a CSV names: column → values."""
+
+Names = Mapping[str, tuple[str, ...]]
+"""Split → what it may be called; the first that is there is taken."""
 
 
 class Rows:
@@ -74,7 +78,9 @@ class Rows:
         return Rows(self.table.select(indices), self.name, digest, numbers)
 
 
-def open_source(source: str, folder_reader: FolderReader | None = None, media: str | None = None) -> dict[str, Rows]:
+def open_source(
+    source: str, folder_reader: FolderReader | None = None, media: str | None = None, names: Names | None = None
+) -> dict[str, Rows]:
     """Opens every split of a source.
 
     Args:
@@ -82,6 +88,7 @@ def open_source(source: str, folder_reader: FolderReader | None = None, media: s
             after their split, or a folder of media files (with `train`, `validation`, `test` inside, or none of them).
         folder_reader: lists a folder of media files.
         media: name of the image or audio column, kept as encoded bytes.
+        names: what the splits are called there, instead of train, validation (or dev, ...) and test.
 
     Returns:
         split → rows; a source without splits is `train`.
@@ -93,13 +100,13 @@ def open_source(source: str, folder_reader: FolderReader | None = None, media: s
     if source.startswith("samples:"):
         opened = _samples(source.removeprefix("samples:"))
     elif source.startswith("hf:"):
-        opened = _hub(source.removeprefix("hf:"))
+        opened = _hub(source.removeprefix("hf:"), names or ALIASES)
     else:
         path = Path(source).expanduser()
         if not path.exists():
             hint = f" Did you mean samples:{source}?" if (SAMPLES / source).is_dir() else ""
             raise UserError(f"No data at {source!r}.{hint}")
-        opened = _file(path, folder_reader) if path.is_file() else _folder(path, folder_reader)
+        opened = _file(path, folder_reader) if path.is_file() else _folder(path, folder_reader, names)
         state = _state(path, [t for t, _ in opened.values()], media)
     splits = {
         split: Rows(_undecoded(table, media), name, f"{name}|{len(table)}|{_stamp(table)}|{state}")
@@ -166,15 +173,20 @@ def _table(path: Path, reader: FolderReader | None = None) -> Dataset:
         raise UserError(f"{path} cannot be read as {kind}: {' '.join(str(cause).split())[:200]}") from error
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a csv, tsv, jsonl or json file; values of csv and tsv are text, and tsv knows no quotes (as GLUE's)."""
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of a csv, tsv, jsonl or json file; values of csv and tsv are text, and tsv knows no quotes (as GLUE's).
+
+    Args:
+        path: of the file.
+        columns: names of the columns of a csv or tsv file that has no header.
+    """
     text = read_utf8(path)
     if path.suffix in (".csv", ".tsv"):
         csv.field_size_limit(2**31 - 1)
         file = io.StringIO(text, newline="")
         if path.suffix == ".tsv":
-            return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        return list(csv.DictReader(file))
+            return list(csv.DictReader(file, columns, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return list(csv.DictReader(file, columns))
     if path.suffix == ".json" and text.lstrip().startswith("["):
         rows = json.loads(text)
         places = [f"entry {i}" for i in range(1, len(rows) + 1)]
@@ -207,10 +219,14 @@ def read_utf8(path: Path) -> str:
         raise UserError(f"{path}, line {line} is not UTF-8 (byte {error.start}); save the file as UTF-8.") from None
 
 
-def _named_tables(folder: Path) -> dict[str, list[Path]]:
-    """split → table files whose name starts with it."""
+def _named_tables(folder: Path, names: Names | None = None) -> dict[str, list[Path]]:
+    """split → table files whose name starts or ends with it."""
     files = sorted(p for p in folder.iterdir() if p.suffix in TABLES and p.is_file())
-    return {s: found for s in SPLITS if (found := [p for p in files if p.stem.split("-")[0] in ALIASES[s]])}
+    if names is not None:
+        named = {s: [[p for p in files if name in (p.stem, p.stem.split("-")[0])] for name in names[s]] for s in names}
+        return {s: found for s, choices in named.items() if (found := next(filter(None, choices), []))}
+    ends = {p: {p.stem.split("-")[0], p.stem.split("-")[-1]} for p in files}  # en_ewt-ud-dev.conllu
+    return {s: found for s in SPLITS if (found := [p for p in files if ends[p] & set(ALIASES[s])])}
 
 
 def _read_tables(named: dict[str, list[Path]], reader: FolderReader | None = None) -> dict[str, tuple[Dataset, str]]:
@@ -226,7 +242,7 @@ def _samples(name: str) -> dict[str, tuple[Dataset, str]]:
     return {s: (t, f"samples:{name}, {s}") for s, (t, _) in _read_tables(_named_tables(SAMPLES / name)).items()}
 
 
-def _hub(name: str) -> dict[str, tuple[Dataset, str]]:
+def _hub(name: str, names: Names) -> dict[str, tuple[Dataset, str]]:
     datasets = _datasets()
     parts = name.split("/")
     repository, config = ("/".join(parts[:2]), "/".join(parts[2:]) or None) if len(parts) > 1 else (name, None)
@@ -236,7 +252,7 @@ def _hub(name: str) -> dict[str, tuple[Dataset, str]]:
         raise UserError(
             f"The hub data set {name!r} could not be loaded: {' '.join(str(error).split())[:200]}"
         ) from error
-    found = {s: next((a for a in ALIASES[s] if a in loaded), None) for s in SPLITS}
+    found = {s: next((a for a in names[s] if a in loaded), None) for s in names}
     return {s: (loaded[a], f"hf:{name}, {a}") for s, a in found.items() if a}
 
 
@@ -253,8 +269,8 @@ def read_lines(path: Path) -> list[str]:
     return [p.strip() for p in parts if p.strip()]
 
 
-def _folder(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:
-    if named := _named_tables(path):
+def _folder(path: Path, reader: FolderReader | None, names: Names | None) -> dict[str, tuple[Dataset, str]]:
+    if named := _named_tables(path, names):
         return _read_tables(named, reader)
     inside = {s: d for s in SPLITS for a in ALIASES[s] if (d := path / a).is_dir()}
     if reader is None:

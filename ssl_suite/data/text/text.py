@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
-from ssl_suite.core.batch import IGNORE, TextBatch, lengths_to_mask
+from ssl_suite.core.batch import TextBatch, lengths_to_mask
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
@@ -23,23 +24,28 @@ from ssl_suite.core.folder import replacing
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader, columns_of, read_lines, read_rows
+from ssl_suite.data.text.conll import READERS
 from ssl_suite.data.text.tokens import read_tokens, tokenizer_hash, write_tokens
+from ssl_suite.data.text.words import encode_words, first_pieces, place
 from ssl_suite.encoders.tokenizer import Kind, load_tokenizer, token_id, train_tokenizer
 
 
 @dataclass
 class Item:
-    """One sequence: ids and segments (T,), and where it belongs."""
+    """One sequence: ids and segments (T,), and where it belongs; for tagging, the first piece of each word."""
 
     index: int
     seed: int
     ids: NDArray[Any]
     segments: NDArray[Any] | None
     target: Tensor | None
+    first: list[int | None] | None = None
 
 
 class Text(SourceData):
     """Text from a folder of .txt files, one .txt file, jsonl, parquet, csv, `samples:NAME` or `hf:NAME`.
+
+    Tagged words also from CoNLL-U (.conllu: columns tokens, upos, ...) and BIO files (.conll, .bio: tokens, tags).
 
     Without a task, documents are joined (each closed by the end token) and cut into blocks of `max_length`: no padding.
     With a task, each row is one sequence, batches hold similar lengths, and padding is masked.
@@ -127,7 +133,7 @@ class Text(SourceData):
                 if not isinstance(value, kind):
                     wanted = "a list of words" if self.tagging else "a text"
                     raise UserError(f"{rows.where(i)}: {column!r} holds {repr(value)[:60]}, not {wanted}.")
-        if self.tagging and self.targets is not None:
+        if self.tagging and self.targets is not None and self.has_targets(split):
             for i, words in enumerate(rows.column(self.input_column)):
                 if len(words) != (tags := len(self.targets.encoded[split][i])):
                     raise UserError(f"{rows.where(i)}: {len(words)} words but {tags} tags; each word needs one.")
@@ -184,37 +190,37 @@ class Text(SourceData):
             texts = rows.column(self.input_column)
             inputs = list(zip(texts, rows.column(self.pair), strict=True)) if self.pair else texts
             self.tokenizer.enable_truncation(self.max_length)
-            encodings = self.tokenizer.encode_batch(inputs, is_pretokenized=self.tagging)
+            encode = partial(encode_words, self.tokenizer) if self.tagging else self.tokenizer.encode_batch
+            encodings: list[Encoding] = encode(inputs)
             self.tokenizer.no_truncation()
             self._encoded[split] = [
-                Item(
-                    i,
-                    0,
-                    np.asarray(e.ids),
-                    np.asarray(e.type_ids) if self.pair else None,
-                    self._target(split, i, e.word_ids),
-                )
+                Item(i, 0, np.asarray(e.ids), np.asarray(e.type_ids) if self.pair else None, self._target(split, i))
                 for i, e in enumerate(encodings)
             ]
+            lost = self._place_tags(texts, encodings, self._encoded[split]) if self.tagging else 0
             cut = sum(bool(e.overflowing) for e in encodings)
             if cut:
                 rank_zero_warn(
                     f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.max_length} tokens and were cut."
+                    + f" The {lost} words cut off are not learned from and count as wrongly tagged." * bool(lost)
                 )
         return self._encoded[split]
 
-    def _target(self, split: str, index: int, words: list[int | None]) -> Tensor | None:
-        """Of tags: on the first piece of each word, `IGNORE` elsewhere."""
-        if self.targets is None:
-            return None
-        target = self.targets[split, index]
-        if not self.tagging:
-            return target
-        placed = torch.full((len(words),), IGNORE)
-        for t, word in enumerate(words):
-            if word is not None and (t == 0 or words[t - 1] != word):
-                placed[t] = target[word]
-        return placed
+    def _place_tags(self, texts: list[list[str]], encodings: list[Encoding], items: list[Item]) -> int:
+        """Moves each tag to the first piece of its word; returns how many words are cut off."""
+        for words, encoding, item in zip(texts, encodings, items, strict=True):
+            item.first = first_pieces(encoding, len(words))
+            if item.target is not None:
+                item.target = place(item.target, item.first, len(item.ids))
+        return sum(item.first.count(None) for item in items if item.first)
+
+    def _target(self, split: str, index: int) -> Tensor | None:
+        return self.targets[split, index] if self.targets is not None and self.has_targets(split) else None
+
+    def answer(self, split: str, index: int, answer: Any) -> Any:
+        """Of tagging: the tag of each word, None for one that is cut off."""
+        first = self._encode(split)[index].first if self.tagging else None
+        return answer if first is None else [None if t is None else answer[t] for t in first]
 
     def target(self, split: str, index: int) -> Tensor:
         target = self._encode(split)[index].target
@@ -265,7 +271,7 @@ def list_text(folder: Path) -> dict[str, list[Any]]:
         UserError: there is none, one is empty of text, or one is not UTF-8.
     """
     if folder.is_file():
-        return columns_of(read_rows(folder))
+        return READERS[folder.suffix](folder) if folder.suffix in READERS else columns_of(read_rows(folder))
     paths = sorted(folder.rglob("*.txt"))
     if not paths:
         raise UserError(f"{folder} holds no .txt files and no table named after a split.")
