@@ -64,11 +64,11 @@ class Tag(Task):
 
     def metrics(self) -> MetricCollection:
         n = len(self.labels)
-        made: dict[str, Metric] = {
+        made: dict[Name, Metric] = {
             "accuracy": MulticlassAccuracy(n, average="micro", ignore_index=IGNORE),
             "macro_f1": MulticlassF1Score(n, average="macro", ignore_index=IGNORE),
         }
-        chosen = {name: metric for name, metric in made.items() if name in self.names}
+        chosen: dict[str, Metric | MetricCollection] = {k: metric for k, metric in made.items() if k in self.names}
         if are_entities(self.labels):
             chosen["entity_f1"] = EntityF1()
         return MetricCollection(chosen, compute_groups=False)

@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
     ("script", "cases", "needs"),
     [
         ("text", ["masked-lm", "causal-lm"], ["transformers", "accelerate"]),
+        ("cola", ["cola"], ["transformers", "accelerate"]),
         ("image", ["simclr", "augmentation"], []),
         ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
     ],

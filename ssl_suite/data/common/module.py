@@ -53,8 +53,8 @@ class SourceData(DataModule):
                 rows.expect(self.input_column)
         self.rows = dict(self._opened)
         self.targets = None
-        if (kind := request.target or request.watch) and (rows := self._rows_with_targets(request)):
-            targets = Targets(rows, self.target_column, kind, request.labels)
+        if (kind := request.target or request.watch) and (answered := self._rows_with_targets(request)):
+            targets = Targets(answered, self.target_column, kind, request.labels)
             self.labels = targets.labels
             if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
                 self._keep_few(targets, request)
