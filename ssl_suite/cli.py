@@ -202,10 +202,17 @@ def bench(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, help="folder for runs, results and report; default: runs/NAME")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these encoders")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of the benchmark's own")
+    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks")
+    parser.add_argument("--encoders", nargs="+", metavar="WHERE", help="folders or URIs of encoders to judge too")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of all tasks")
     options = parser.parse_args(arguments)
     from ssl_suite.bench.runner import run_benchmark
 
-    run_benchmark(options.config, options.out, options.only, options.seeds)
+    for setting in options.set:
+        if "=" not in setting:
+            parser.error(f"--set wants NAME=VALUE, not {setting!r}")
+    settings = dict(setting.split("=", 1) for setting in options.set)
+    run_benchmark(options.config, options.out, options.only, options.seeds, options.encoders, settings, options.tasks)
 
 
 if __name__ == "__main__":

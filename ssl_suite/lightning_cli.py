@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import Namespace
+from jsonargparse._util import import_object
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
@@ -30,6 +32,7 @@ from ssl_suite.plugins import load_all
 
 NOISE = ("💡", "callbacks returned in", "TPU available", "GPU available")
 COMMANDS = ("fit", "validate", "test", "predict")
+TASKS = {"class": "classify.Classify", "value": "regress.Regress", "tags": "tag.Tag"}
 
 
 class SuiteCLI(LightningCLI):
@@ -69,6 +72,8 @@ class SuiteCLI(LightningCLI):
         check_checkpoint(config.ckpt_path)
         SuiteCLI.checkpoint = config.ckpt_path
         is_task = str((config.get("model") or {}).get("class_path")).endswith("Finetune")
+        if is_task and config.model.init_args.get("task") is None:
+            config.model.init_args.task = proposed_task(config.data)
         if self.subcommand != "fit" and not config.ckpt_path and is_task:
             raise UserError(f"{self.subcommand} needs the weights of a run: --ckpt_path RUN/checkpoints/best.ckpt.")
         if config.test_after and not is_task:
@@ -121,9 +126,10 @@ class RequireTest(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         data = pl_module.data
-        if not data.has("test"):
+        if not data.has("test") or not data.has_targets("test"):
+            what = "targets in its test split" if data.has("test") else "test split"
             raise UserError(
-                f"{data.source_name} has no test split for --test_after (it has {', '.join(data.splits())}); "
+                f"{data.source_name} has no {what} for --test_after (it has {', '.join(data.splits())}); "
                 "add one, or leave the option out and read val/ in metrics.csv."
             )
 
@@ -140,26 +146,48 @@ class SaveConfig(pl.Callback):
 
 
 class WritePredictions(pl.Callback):
-    """Writes one {"id", "prediction"} a row, in the order of the split; a file a rank if there are several."""
+    """Writes one {"id", "prediction"} a row, in the order of the split, and what the data's leaderboard wants.
+
+    A file a split; with several ranks also a file a rank, and then none for the leaderboard.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows: list[tuple[int, Any]] = []
+        self._rows: dict[int, list[tuple[int, Any]]] = {}
 
-    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         answers = outputs.tolist() if hasattr(outputs, "tolist") else outputs
-        self._rows += zip(batch.index.tolist(), answers, strict=True)
+        self._rows.setdefault(dataloader_idx, []).extend(zip(batch.index.tolist(), answers, strict=True))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        data: Any = pl_module.data
-        ids = data.ids("test" if data.has("test") else "train")
-        lines = [
-            json.dumps({"id": ids[i], "prediction": answer}, ensure_ascii=False) for i, answer in sorted(self._rows)
-        ]
+        data: DataModule = pl_module.data
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        path = self.path.with_stem(self.path.stem + rank)
-        write_text(path, "".join(line + "\n" for line in lines))
-        print(f"{path}: {len(lines)} predictions")
+        for number, split in enumerate(data.predicted):
+            ids, rows = data.ids(split), sorted(self._rows.get(number, []), key=lambda row: row[0])
+            answers = [data.answer(split, i, answer) for i, answer in rows]
+            beside = split.partition("_")[2]
+            path = self.path.with_stem(self.path.stem + (f"-{beside}" if beside else "") + rank)
+            written = [{"id": ids[i], "prediction": answer} for (i, _), answer in zip(rows, answers, strict=True)]
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written))
+            print(f"{path}: {len(rows)} predictions")
+            if len(answers) == data.size(split) and not rank and (sheet := data.submission(split, answers)):
+                write_text(path.with_name(sheet[0]), sheet[1])
+                print(f"{path.with_name(sheet[0])}: for the leaderboard")
+
+
+def proposed_task(data: Any) -> Namespace:
+    """The task that the data's settings name (GLUE, CLUE), as if it stood in the recipe.
+
+    Raises:
+        UserError: they name none.
+    """
+    proposal = import_object(data.class_path).proposed_task(dict(data.init_args)) if data else None
+    if proposal is None:
+        raise UserError("Finetune needs a task: --model.task Classify, Regress, Tag or another (ssl-suite list tasks).")
+    kind, metrics = proposal
+    return Namespace(class_path=f"ssl_suite.tasks.{TASKS[kind]}", init_args=Namespace(metrics=metrics))
 
 
 def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:

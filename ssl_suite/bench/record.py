@@ -71,7 +71,6 @@ def record(
         "encoder": shape(model.encoder),
         "task": task or f"{data.source_name.removeprefix('samples:')}/{data.target_column}",
         "data": data.source_name,
-        "split": "test",
         "seed": run_seed(),
         "labels": len(data.targets.encoded["train"]),
         "protocol": f"{model.mode}@{PROTOCOL_VERSION}",
@@ -82,10 +81,10 @@ def record(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "version": __version__,
     }
-    values = {k.removeprefix("test/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    found = {tuple(k.split("/")): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test")}
     rows = [
-        Result(metric=metric, direction="min" if metric in LOWER_IS_BETTER else "max", value=value, **shared)
-        for metric, value in values.items()
+        Result(split=split, metric=metric, direction="min" if metric in LOWER_IS_BETTER else "max", value=v, **shared)
+        for (split, metric), v in found.items()
         if metric != "loss"
     ]
     if trainer.is_global_zero:

@@ -53,6 +53,7 @@ class Entry:
     best: bool = False
     beats: bool = False
     title: str = ""
+    median: str = ""
 
 
 @dataclass
@@ -302,10 +303,10 @@ def _grid(cells: list[Cell]) -> Grid:
         own = [cell for cell in cells if cell.column == column]
         places, winner = decimals(value for cell in own for value in cell.values), best(own)
         for key, row in zip(keys, rows, strict=True):
-            cell = table.get((key, column))
-            if cell:
+            if cell := table.get((key, column)):
                 title = f"seeds {', '.join(map(str, cell.seeds))}; {cell.protocol}; {cell.encoder}"
-                row[3][i] = Entry(format_value(cell, places), cell is winner, wins(cell, own), title)
+                texts = format_value(cell, places), stats.format_median(cell, places)
+                row[3][i] = Entry(texts[0], cell is winner, wins(cell, own), title, texts[1])
     return Grid([_heading(column, [c for c in cells if c.column == column]) for column in columns], rows)
 
 

@@ -9,7 +9,7 @@ import logging
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ssl_suite.bench.store import Store, format_table
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.plugins import load_all
 
 Settings = dict[str, Any]
 """Option → value, as on the command line without dashes."""
@@ -27,19 +28,21 @@ QUIET: Settings = {"trainer.enable_progress_bar": False, "trainer.enable_model_s
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How an encoder is made.
+    """How an encoder is made, or where it is.
 
     Attributes:
         name: of the encoder in this benchmark.
         modality: which tasks it is judged on.
         config: recipes, composed in this order.
         set: options on top.
+        source: an encoder folder or URI that is judged as it is, instead of a recipe.
     """
 
     name: str
     modality: str
-    config: list[str]
+    config: list[str] = field(default_factory=list)
     set: Settings = field(default_factory=dict)
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Benchmark:
         encoders: what is compared.
         tasks: on what.
         exhibits: embedded packs whose samples the report shows, by modality.
+        set: options of all tasks, under each one's own.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Benchmark:
     encoders: list[Pretraining]
     tasks: list[TaskEntry]
     exhibits: dict[str, str] = field(default_factory=dict)
+    set: Settings = field(default_factory=dict)
 
 
 def load_benchmark(path: Path) -> Benchmark:
@@ -90,7 +95,7 @@ def load_benchmark(path: Path) -> Benchmark:
         raise UserError(f"There is no benchmark {path}.")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        encoders = [Pretraining(name, **entry) for name, entry in raw.pop("encoders").items()]
+        encoders = [Pretraining(name, **entry) for name, entry in (raw.pop("encoders", None) or {}).items()]
         tasks = [TaskEntry(name, **entry) for name, entry in raw.pop("tasks").items()]
         return Benchmark(encoders=encoders, tasks=tasks, **raw)
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
@@ -121,7 +126,8 @@ def cells(benchmark: Benchmark, out: Path) -> Iterator[Cell]:
                 folder = out / "pretrain" / encoder.name / "encoder"
                 shape = (folder / CONFIG).read_text(encoding="utf-8")
                 if shape not in shapes:
-                    yield Cell(task, f"random-{encoder.name}", seed, {"model.encoder": f"random:{folder}"})
+                    random = {"model.encoder": f"random:{folder}", "role": "random"}  # fine-tuned too, where all are
+                    yield Cell(task, f"random-{encoder.name}", seed, random)
                 shapes.add(shape)
                 yield Cell(task, encoder.name, seed, {"model.encoder": str(folder)})
 
@@ -139,7 +145,28 @@ def command(config: list[str], *settings: Settings) -> list[str]:
     return arguments
 
 
-def run_benchmark(path: Path, out: Path | None, only: list[str] | None, seeds: list[int] | None) -> Path:
+def given(source: str) -> Pretraining:
+    """An encoder that exists, named after its folder (or the run's folder it lies in) or by its URI.
+
+    Raises:
+        UserError: there is none.
+    """
+    from ssl_suite.core.folder import load_encoder
+
+    path = Path(source)
+    name = (path.parent.name if path.name == "encoder" else path.name) if path.is_dir() else source
+    return Pretraining(name or source, load_encoder(source).modality, source=source)
+
+
+def run_benchmark(
+    path: Path,
+    out: Path | None,
+    only: list[str] | None,
+    seeds: list[int] | None,
+    encoders: list[str] | None = None,
+    settings: Settings | None = None,
+    only_tasks: list[str] | None = None,
+) -> Path:
     """Runs what is not done yet, prints the table and writes the report.
 
     Args:
@@ -147,6 +174,9 @@ def run_benchmark(path: Path, out: Path | None, only: list[str] | None, seeds: l
         out: folder for everything; default: runs/NAME.
         only: names of the encoders to keep.
         seeds: instead of the benchmark's.
+        encoders: folders or URIs of encoders to judge beside the benchmark's own.
+        settings: options of all tasks, over the benchmark's own: where the data are, say.
+        only_tasks: names of the tasks to keep.
 
     Returns:
         The report.
@@ -154,15 +184,28 @@ def run_benchmark(path: Path, out: Path | None, only: list[str] | None, seeds: l
     from ssl_suite.bench.exhibits import write_exhibits
     from ssl_suite.bench.report import build_report
 
+    load_all()
     benchmark = load_benchmark(path)
-    names = [e.name for e in benchmark.encoders]
+    everyone = [*benchmark.encoders, *map(given, encoders or [])]
+    names = [e.name for e in everyone]
+    if not names:
+        raise UserError(f"{path} has no encoders of its own; name some: --encoders FOLDER-OR-URI ...")
     for name in only or []:
         if name not in names:
             raise UserError(f"{path} has no encoder {name!r}.{nearest(name, names)}")
-    encoders = [e for e in benchmark.encoders if only is None or e.name in only]
-    modalities = {e.modality for e in encoders}
-    tasks = [t for t in benchmark.tasks if t.modality in modalities]
-    benchmark = Benchmark(benchmark.name, seeds or benchmark.seeds, encoders, tasks, benchmark.exhibits)
+    known = [t.name for t in benchmark.tasks]
+    for name in only_tasks or []:
+        if name not in known:
+            raise UserError(f"{path} has no task {name!r}.{nearest(name, known)}")
+    chosen = [e for e in everyone if only is None or e.name in only]
+    modalities = {e.modality for e in chosen}
+    over = settings or {}
+    tasks = [
+        replace(t, set=benchmark.set | t.set | over)
+        for t in benchmark.tasks
+        if t.modality in modalities and t.name in (only_tasks or known)
+    ]
+    benchmark = replace(benchmark, seeds=seeds or benchmark.seeds, encoders=chosen, tasks=tasks)
     out = out or Path("runs") / benchmark.name
     console, started = Console(), time.time()
     _pretrain(benchmark, out, console)
@@ -184,10 +227,26 @@ def _pretrain(benchmark: Benchmark, out: Path, console: Console) -> None:
         if (folder / "encoder").exists():
             console.print(f"{title}: done before, kept ({folder})")
             continue
+        if entry.source is not None:
+            console.print(f"{title}: {entry.source}")
+            _keep(entry, folder)
+            continue
         arguments = command(entry.config, entry.set, {"out": folder, "overwrite": True})
         console.rule(title)
         console.print(f"ssl-suite {shlex.join(arguments)}", style="dim", soft_wrap=True)
         run(arguments)
+
+
+def _keep(entry: Pretraining, folder: Path) -> None:
+    """Copies a given encoder into the benchmark's folder, where its random twin finds its shape."""
+    from ssl_suite.core.folder import PROVENANCE, load_encoder, read_json, save_encoder
+
+    assert entry.source is not None
+    path = Path(entry.source) / PROVENANCE
+    known = read_json(path, "an encoder folder") if path.exists() else {}
+    save_encoder(
+        load_encoder(entry.source), folder / "encoder", {**known, "method": entry.name, "source": entry.source}
+    )
 
 
 def _judge(benchmark: Benchmark, out: Path, console: Console) -> None:

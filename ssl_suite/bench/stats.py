@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -87,6 +88,11 @@ class Cell:
     def arrow(self) -> str:
         """Which way is better."""
         return "↑" if self.column.direction == "max" else "↓"
+
+    @property
+    def median(self) -> float:
+        """Over seeds; NaN without any value. A diverged seed moves it less than the mean."""
+        return statistics.median(self.values) if self.values else math.nan
 
     @property
     def missing(self) -> int:
@@ -195,6 +201,14 @@ def format_value(cell: Cell, places: int | None = None) -> str:
     places = decimals([cell.mean]) if places is None else places
     interval = f" ± {cell.half_width:.{places}f}" if math.isfinite(cell.half_width) else ""
     return f"{cell.mean:.{places}f}{interval}" + (" †" if cell.missing else "")
+
+
+def format_median(cell: Cell, places: int | None = None) -> str:
+    """Median and, in brackets, the least and the greatest value; empty for fewer than two."""
+    if len(cell.values) < 2:
+        return ""
+    places = decimals([cell.mean]) if places is None else places
+    return f"{cell.median:.{places}f} [{min(cell.values):.{places}f}, {max(cell.values):.{places}f}]"
 
 
 def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -138,8 +138,6 @@ class DataModule(pl.LightningDataModule):
 
     modality: Modality
     labels: list[str]
-    labelled: bool = True
-    """Whether there are targets, where a task wants some; False only for `predict`."""
 
     def __init__(
         self,
@@ -206,6 +204,23 @@ class DataModule(pl.LightningDataModule):
         """All training batches of an epoch, over all ranks."""
         return plain_batches(self.size("train"), self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
 
+    @classmethod
+    def proposed_task(cls, settings: Mapping[str, Any]) -> tuple[TargetKind, list[str]] | None:
+        """Kind of target and metrics (the first selects models) of the task that these settings name, if they do."""
+        return None
+
+    def has_targets(self, split: str) -> bool:
+        """Whether a split has targets, where a task wants some; without, it is only for `predict`."""
+        return True
+
+    def answer(self, split: str, index: int, answer: Any) -> Any:
+        """What `predict` writes of a task's answer on one item."""
+        return answer
+
+    def submission(self, split: str, answers: list[Any]) -> tuple[str, str] | None:
+        """Name and text of the file a leaderboard wants for the answers on all items of a split; None: it has none."""
+        return None
+
     # What every data module does -------------------------------------------------------------------------------
 
     def serve(self, request: Request) -> None:
@@ -255,7 +270,7 @@ class DataModule(pl.LightningDataModule):
             full_key = f"{key}|{self.fingerprint(split)}|{split}"
             folder = default_cache() / "features" if self.cache_features else None
             stored = cached(full_key, lambda: compute(self._raw_loader(split), encode), folder)
-            targets = [self.target(split, i) for i in stored["index"].tolist()] if self.labelled else []
+            targets = [self.target(split, i) for i in stored["index"].tolist()] if self.has_targets(split) else []
             self._features[split] = Features(**stored, targets=targets)
         return self._features[split]
 
@@ -277,14 +292,28 @@ class DataModule(pl.LightningDataModule):
         sampler = EpochSampler(batches, self._position, rank, world, self._limit(len(batches(0)) // world))
         return self._loader(sampler, features if features is not None else self.dataset("train"), features is not None)
 
-    def val_dataloader(self) -> Loader | list[Any]:
-        return self.eval_dataloader("validation") if self.has("validation") else []
+    def parts(self, kind: Split) -> list[str]:
+        """A split and what a task has beside it: of MNLI, `validation` and `validation_mismatched`."""
+        beside = [] if self._pretraining else [s for s in self.splits() if s.startswith(f"{kind}_")]
+        return [kind, *beside]
 
-    def test_dataloader(self) -> Loader:
-        return self.eval_dataloader("test")
+    @property
+    def predicted(self) -> list[str]:
+        """The splits `predict` answers."""
+        return self.parts("test" if self.has("test") else "train")
 
-    def predict_dataloader(self) -> Loader:
-        return self.eval_dataloader("test" if self.has("test") else "train")
+    def val_dataloader(self) -> Loader | list[Loader]:
+        return self._loaders(self.parts("validation")) if self.has("validation") else []
+
+    def test_dataloader(self) -> Loader | list[Loader]:
+        return self._loaders(self.parts("test"))
+
+    def predict_dataloader(self) -> Loader | list[Loader]:
+        return self._loaders(self.predicted)
+
+    def _loaders(self, splits: list[str]) -> Loader | list[Loader]:
+        loaders = [self.eval_dataloader(split) for split in splits]
+        return loaders if len(loaders) > 1 else loaders[0]
 
     def eval_dataloader(self, split: str) -> Loader:
         """Every item of a split once, unshuffled and un-augmented, from cached features where those are in use."""

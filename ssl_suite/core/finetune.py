@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ssl_suite.core.batch import Batch
-from ssl_suite.core.data import Request
+from ssl_suite.core.data import Request, Split
 from ssl_suite.core.encoder import Encoded, Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import FeatureBatch
@@ -25,7 +25,7 @@ class Finetune(TrainModule):
 
     Args:
         encoder: an encoder folder, a URI (`timm:resnet50`, `random:FOLDER`), or an encoder to train from scratch.
-        task: what to learn.
+        task: what to learn; on the command line it may be left out for data that names its task (GLUE, CLUE).
         readout: last, cls, mean, weighted_sum or layer:K.
         mode: `probe` freezes the encoder: eval() whatever Lightning calls, no gradient, its features computed once;
             `finetune` trains everything, the learning rate falling by `optim.layer_decay` a layer.
@@ -37,16 +37,19 @@ class Finetune(TrainModule):
     def __init__(
         self,
         encoder: Encoder | str,
-        task: Task,
+        task: Task | None = None,
         readout: str = "last",
         mode: Literal["probe", "finetune"] = "probe",
         standardize: bool = True,
         optim: Optim = Optim(weight_decay=0.0),
     ) -> None:
         super().__init__(optim)
+        if task is None:
+            raise UserError("Finetune needs a task (--model.task Classify, Regress, Tag, ...): this data names none.")
         self.encoder = load_encoder(encoder)
         self.encoder_source = encoder if isinstance(encoder, str) else type(encoder).__name__
         self.task, self.mode = task, mode
+        self.scores = nn.ModuleDict()  # metrics of each split
         self.readout = Readout(readout, self.encoder, task.sequence, standardize and mode == "probe")
         if mode == "probe":
             self.encoder.requires_grad_(False).eval()
@@ -66,8 +69,9 @@ class Finetune(TrainModule):
             self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
         if known is None:
             self.task.build(self.encoder.dim, self.data.labels)
-        if not hasattr(self, "val_metrics"):
-            self.val_metrics, self.test_metrics = self.task.metrics(), self.task.metrics()
+        for split in (*self.data.parts("validation"), *self.data.parts("test")):
+            if split not in self.scores:
+                self.scores[split] = self.task.metrics()
         if self.mode == "probe":
             device = self.trainer.strategy.root_device
             self.encoder.to(device)
@@ -106,31 +110,35 @@ class Finetune(TrainModule):
         self.log_scalars("train", {"loss": loss.detach()}, batch, bar=("loss",))
         return loss
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection, prefix: str) -> None:
+    def _evaluate(self, batch: Batch, split: str) -> None:
         output, mask = self(batch)
         if batch.target is None:
-            raise UserError("This split has no targets; use `predict`.")
-        self.log_scalars(prefix, {"loss": self.task.loss(output, mask, batch.target)}, batch)
-        self.task.update(metrics, output, mask, batch.target)
+            raise UserError(f"The {split} split of {self.data.source_name} has no targets; use `predict`.")
+        self.log_scalars(prefix(split), {"loss": self.task.loss(output, mask, batch.target)}, batch)
+        self.task.update(self._scores(split), output, mask, batch.target)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, self.val_metrics, "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, self.data.parts("validation")[dataloader_idx])
 
     def on_validation_epoch_end(self) -> None:
-        self._report(self.val_metrics, "val")
+        self._report("validation")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, self.test_metrics, "test")
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, self.data.parts("test")[dataloader_idx])
 
     def on_test_epoch_end(self) -> None:
-        self._report(self.test_metrics, "test")
+        self._report("test")
 
-    def _report(self, metrics: MetricCollection, prefix: str) -> None:
-        for name, value in metrics.compute().items():
-            self.log(f"{prefix}/{name}", value, prog_bar=name == self.task.main)
-        metrics.reset()
+    def _scores(self, split: str) -> MetricCollection:
+        return cast(MetricCollection, self.scores[split])
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Any]:
+    def _report(self, kind: Split) -> None:
+        for split in self.data.parts(kind):
+            for name, value in self._scores(split).compute().items():
+                self.log(f"{prefix(split)}/{name}", value, prog_bar=name == self.task.main)
+            self._scores(split).reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[Any]:
         output, mask = self(batch)
         return self.task.decode(output, mask)
 
@@ -168,6 +176,11 @@ class Finetune(TrainModule):
             raise UserError(
                 f"The checkpoint knows the labels {labels[:10]}, the data has {self.task.labels[:10]}; use the same."
             )
+
+
+def prefix(split: str) -> str:
+    """How logs name a split."""
+    return split.replace("validation", "val")
 
 
 def _groups(parameters: list[nn.Parameter], weight_decay: float, factor: float) -> list[dict[str, Any]]:

@@ -105,7 +105,12 @@ class TrainModule(pl.LightningModule):
         """Logs each value once under `prefix/name`; waits for no device."""
         for name, value in values.items():
             self.log(
-                f"{prefix}/{name}", value, batch_size=len(batch), prog_bar=name in bar, sync_dist=prefix != "train"
+                f"{prefix}/{name}",
+                value,
+                batch_size=len(batch),
+                prog_bar=name in bar,
+                sync_dist=prefix != "train",
+                add_dataloader_idx=False,
             )
 
 

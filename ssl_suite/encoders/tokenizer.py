@@ -32,6 +32,11 @@ def token_id(tokenizer: Tokenizer, role: Literal["pad", "start", "end", "mask"])
     raise UserError(f"The tokenizer has no {role} token ({' or '.join(ROLES[role])}); train one with it.")
 
 
+def unknown_token(tokenizer: Tokenizer) -> str | None:
+    """The token that stands for what the vocabulary does not have; None for one that has everything (bytes)."""
+    return next((name for name in ("[UNK]", "<unk>") if tokenizer.token_to_id(name) is not None), None)
+
+
 def special_ids(tokenizer: Tokenizer) -> list[int]:
     """Ids that are never masked, predicted or drawn."""
     return sorted(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import head
+from ssl_suite.tasks.metrics import Matthews
+
+Name = Literal["accuracy", "macro_f1", "f1", "matthews"]
+METRICS: dict[str, Callable[[int], Metric]] = {
+    "accuracy": lambda n: MulticlassAccuracy(n, average="micro", ignore_index=IGNORE),
+    "macro_f1": lambda n: MulticlassF1Score(n, average="macro", ignore_index=IGNORE),
+    "f1": lambda n: BinaryF1Score(ignore_index=IGNORE),
+    "matthews": lambda n: Matthews(n, ignore_index=IGNORE),
+}
+"""Name → number of labels → metric."""
 
 
 class Classify(Task):
@@ -18,16 +32,22 @@ class Classify(Task):
     Args:
         hidden: width of a hidden layer; 0 for a linear head.
         dropout: before the last layer.
+        metrics: what is reported; the first selects models. `f1` is of the second of two labels (GLUE's positive
+            class), `macro_f1` the mean over all labels, `matthews` the correlation coefficient.
     """
 
     target = "class"
-    main = "accuracy"
 
-    def __init__(self, hidden: int = 0, dropout: float = 0.0) -> None:
+    def __init__(
+        self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("accuracy", "macro_f1")
+    ) -> None:
         super().__init__()
         self.hidden, self.dropout = hidden, dropout
+        self.names, self.main = tuple(metrics), metrics[0]
 
     def build(self, dim: int, labels: list[str]) -> None:
+        if "f1" in self.names and len(labels) != 2:
+            raise UserError(f"The metric f1 is of one class against another; for {len(labels)} labels ask macro_f1.")
         self.labels = labels
         self.head = head(dim, self.hidden, len(labels), self.dropout)
 
@@ -38,16 +58,10 @@ class Classify(Task):
         return F.cross_entropy(output.float(), target, ignore_index=IGNORE)
 
     def metrics(self) -> MetricCollection:
-        n = len(self.labels)
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(n, average="micro", ignore_index=IGNORE),
-                "macro_f1": MulticlassF1Score(n, average="macro", ignore_index=IGNORE),
-            }
-        )
+        return MetricCollection({name: METRICS[name](len(self.labels)) for name in self.names})
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
-        metrics.update(output.float(), target)
+        metrics.update(output.argmax(-1), target)
 
     def decode(self, output: Tensor, mask: Tensor) -> list[str]:
         return [self.labels[i] for i in output.argmax(-1).tolist()]

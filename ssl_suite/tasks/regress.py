@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
-from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.regression import MeanSquaredError
 
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import head
+from ssl_suite.tasks.metrics import Pearson, Spearman
+
+Name = Literal["pearson", "spearman", "mse"]
+METRICS: dict[str, Callable[[], Metric]] = {"pearson": Pearson, "spearman": Spearman, "mse": MeanSquaredError}
 
 
 class Regress(Task):
@@ -17,14 +24,18 @@ class Regress(Task):
     Args:
         hidden: width of a hidden layer; 0 for a linear head.
         dropout: before the last layer.
+        metrics: what is reported; the first selects models.
     """
 
     target = "value"
-    main = "pearson"
 
-    def __init__(self, hidden: int = 0, dropout: float = 0.0) -> None:
+    def __init__(
+        self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("pearson", "spearman", "mse")
+    ) -> None:
         super().__init__()
         self.hidden, self.dropout = hidden, dropout
+        self.names, self.main = tuple(metrics), metrics[0]
+        self.direction = "min" if self.main == "mse" else "max"
 
     def build(self, dim: int, labels: list[str]) -> None:
         self.labels = labels
@@ -37,10 +48,7 @@ class Regress(Task):
         return F.mse_loss(output.float(), target)
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection(
-            {"pearson": PearsonCorrCoef(), "spearman": SpearmanCorrCoef(), "mse": MeanSquaredError()},
-            compute_groups=False,
-        )
+        return MetricCollection({name: METRICS[name]() for name in self.names}, compute_groups=False)
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
         metrics.update(output.float(), target)

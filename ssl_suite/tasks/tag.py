@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import head
+from ssl_suite.tasks.metrics import EntityF1, are_entities
+
+Name = Literal["accuracy", "macro_f1", "entity_f1"]
 
 
 class Tag(Task):
     """Cross-entropy at the positions whose target is not `IGNORE` (of text: the first piece of each word).
 
+    A target where the mask is False belongs to a word that the window cut off: it costs no loss, and counts as wrong.
+
     Args:
         hidden: width of a hidden layer; 0 for a linear head.
         dropout: before the last layer.
+        metrics: what is reported; the first selects models: `accuracy` suits parts of speech, `entity_f1` names and
+            other entities in IOB or IOBES labels (with `entity_precision` and `entity_recall`; reported for such labels
+            whether asked for or not).
     """
 
     sequence = True
     target = "tags"
-    main = "accuracy"
 
-    def __init__(self, hidden: int = 0, dropout: float = 0.0) -> None:
+    def __init__(
+        self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("accuracy", "macro_f1")
+    ) -> None:
         super().__init__()
         self.hidden, self.dropout = hidden, dropout
+        self.names, self.main = tuple(metrics), metrics[0]
 
     def build(self, dim: int, labels: list[str]) -> None:
+        if "entity_f1" in self.names and not are_entities(labels):
+            raise UserError(
+                f"entity_f1 needs labels such as O, B-PER and I-PER; these are {', '.join(labels[:5])}: ask accuracy."
+            )
         self.labels = labels
         self.head = head(dim, self.hidden, len(labels), self.dropout)
 
@@ -36,6 +55,7 @@ class Tag(Task):
         return self.head(features)  # (B, T, C)
 
     def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        target = target[:, : output.shape[1]].masked_fill(~mask, IGNORE)
         counted = (target != IGNORE).sum().clamp(min=1)
         return (
             F.cross_entropy(output.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE, reduction="sum")
@@ -44,15 +64,29 @@ class Tag(Task):
 
     def metrics(self) -> MetricCollection:
         n = len(self.labels)
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(n, average="micro", ignore_index=IGNORE),
-                "macro_f1": MulticlassF1Score(n, average="macro", ignore_index=IGNORE),
-            }
-        )
+        made: dict[Name, Metric] = {
+            "accuracy": MulticlassAccuracy(n, average="micro", ignore_index=IGNORE),
+            "macro_f1": MulticlassF1Score(n, average="macro", ignore_index=IGNORE),
+        }
+        chosen: dict[str, Metric | MetricCollection] = {k: metric for k, metric in made.items() if k in self.names}
+        if are_entities(self.labels):
+            chosen["entity_f1"] = EntityF1()
+        return MetricCollection(chosen, compute_groups=False)
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
-        metrics.update(output.flatten(0, 1).float(), target.flatten())
+        beyond = (0, target.shape[1] - output.shape[1])
+        answer, seen = F.pad(output.argmax(-1), beyond), F.pad(mask, beyond)
+        counted = target != IGNORE
+        wrong = (target + 1) % len(self.labels)
+        for name in ("accuracy", "macro_f1"):
+            if name in metrics:
+                metrics[name].update(torch.where(seen, answer, wrong).flatten(), target.flatten())
+        if "entity_f1" in metrics:
+            said = [self._names(row, keep) for row, keep in zip(answer.masked_fill(~seen, -1), counted, strict=True)]
+            metrics["entity_f1"].update(said, [self._names(*row) for row in zip(target, counted, strict=True)])
+
+    def _names(self, row: Tensor, keep: Tensor) -> list[str]:
+        return [self.labels[i] if i >= 0 else "O" for i in row[keep].tolist()]
 
     def decode(self, output: Tensor, mask: Tensor) -> list[list[str]]:
         best = output.argmax(-1)

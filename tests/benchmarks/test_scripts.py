@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
         ("text", ["masked-lm", "causal-lm"], ["transformers", "accelerate"]),
         ("mixed_length", ["padding", "trainer-padding", "trainer-buckets"], ["transformers", "accelerate"]),
         ("tokenise", ["first-run", "second-run", "disk"], ["transformers"]),
+        ("cola", ["cola"], ["transformers", "accelerate"]),
         ("image", ["simclr", "augmentation"], []),
         ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
     ],

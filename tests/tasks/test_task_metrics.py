@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.classify import Classify
 from ssl_suite.tasks.ctc import CTC
+from ssl_suite.tasks.metrics import entities
 from ssl_suite.tasks.regress import Regress
 from ssl_suite.tasks.tag import Tag
 
@@ -217,3 +219,107 @@ def test_heads_fit_any_features(task: Task) -> None:
     classes = {"class": (3,), "value": (), "tags": (5, 3), "characters": (5, 4)}[task.target]
     assert output.shape == (2, *classes)
     assert len(task.decode(output, torch.ones(2, length, dtype=torch.bool))) == 2
+
+
+# GLUE's metrics and entities ------------------------------------------------------------------------------------------
+
+
+def test_glues_metrics_are_scikit_learns() -> None:
+    task = built(Classify(metrics=["f1", "matthews", "accuracy"]), ["0", "1"])
+    assert task.main == "f1"
+    batches = [(torch.randn(30, 2), torch.ones(30, 1), torch.randint(0, 2, (30,))) for _ in range(3)]
+    truth = torch.cat([b[2] for b in batches])
+    guess = torch.cat([b[0] for b in batches]).argmax(1)
+    found = scores(task, batches)
+    assert found["f1"] == pytest.approx(f1_score(truth, guess))  # of the positive class, not the mean of both
+    assert found["f1"] != pytest.approx(f1_score(truth, guess, average="macro"), abs=1e-3)
+    assert found["matthews"] == pytest.approx(matthews_corrcoef(truth, guess), abs=1e-6)
+    assert set(found) == {"f1", "matthews", "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("guess", "truth"), [([1, 1, 1, 1], [0, 1, 1, 0]), ([1, 1, 1], [1, 1, 1]), ([0, 0], [1, 1]), ([0, 1, 1], [1, 1, 1])]
+)
+def test_matthews_of_a_constant_is_zero(guess: list[int], truth: list[int]) -> None:
+    task = built(Classify(metrics=["matthews"]), ["0", "1"])
+    output = torch.nn.functional.one_hot(torch.tensor(guess), 2).float()
+    found = scores(task, [(output, torch.ones(len(guess), 1), torch.tensor(truth))])
+    assert found["matthews"] == matthews_corrcoef(truth, guess) == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("value", [2.0, 2.1, 0.0])
+def test_correlations_of_a_constant_are_zero(value: float) -> None:
+    found = scores(built(Regress(), []), [(torch.full((9,), value), torch.ones(9, 1), torch.arange(9.0))])
+    assert found["pearson"] == 0
+    assert found["spearman"] == pytest.approx(0)
+
+
+def test_f1_of_more_than_two_labels_is_refused() -> None:
+    with pytest.raises(UserError, match="for 3 labels ask macro_f1"):
+        Classify(metrics=["f1"]).build(4, ["a", "b", "c"])
+
+
+IOB = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+IOBES = ["O", *(f"{place}-{kind}" for kind in ("PER", "LOC") for place in "BIES")]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("labels", [IOB, IOBES], ids=["IOB", "IOBES"])
+def test_entity_f1_is_seqevals(labels: list[str]) -> None:
+    seqeval = pytest.importorskip("seqeval.metrics")
+    draw, task, batches = random.Random(0), built(Tag(metrics=["entity_f1"]), labels), []
+    said: list[list[str]] = []
+    truth: list[list[str]] = []
+    for _ in range(20):
+        target = torch.full((6, 15), IGNORE)
+        answer = torch.randint(0, len(labels), (6, 15))
+        mask = torch.zeros(6, 15, dtype=torch.bool)
+        for row in range(6):
+            length = draw.randint(1, 14)
+            mask[row, :length] = True
+            at = sorted(draw.sample(range(length), draw.randint(1, length)))  # first pieces
+            tags = torch.tensor([draw.choice([0, 0, *range(len(labels))]) for _ in at])
+            target[row, at] = tags
+            keep = torch.rand(len(at)) < 0.7
+            answer[row, at] = torch.where(keep, tags, answer[row, at])
+            truth.append([labels[t] for t in tags.tolist()])
+            said.append([labels[t] for t in answer[row, at].tolist()])
+        batches.append((torch.nn.functional.one_hot(answer, len(labels)).float(), mask, target))
+    found = scores(task, batches)
+    assert 0.1 < found["entity_f1"] < 0.9
+    assert found["entity_f1"] == pytest.approx(seqeval.f1_score(truth, said), abs=1e-6)
+    assert found["entity_precision"] == pytest.approx(seqeval.precision_score(truth, said), abs=1e-6)
+    assert found["entity_recall"] == pytest.approx(seqeval.recall_score(truth, said), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tags", "wanted"),
+    [
+        ("I-PER I-PER O", {("PER", 0, 2)}),  # IOB1
+        ("I-PER B-PER", {("PER", 0, 1), ("PER", 1, 2)}),
+        ("B-PER I-LOC", {("PER", 0, 1), ("LOC", 1, 2)}),
+        ("S-PER E-PER B-LOC E-LOC", {("PER", 0, 1), ("PER", 1, 2), ("LOC", 2, 4)}),
+        ("O O", set()),
+    ],
+)
+def test_entities_of_every_scheme(tags: str, wanted: set[tuple[str, int, int]]) -> None:
+    assert entities(tags.split()) == wanted
+
+
+def test_entities_are_reported_for_their_labels_and_refused_for_others() -> None:
+    assert "entity_f1" in built(Tag(), IOB).metrics()
+    assert "entity_f1" not in built(Tag(), ["NOUN", "VERB"]).metrics()
+    with pytest.raises(UserError, match="entity_f1 needs labels such as O, B-PER"):
+        Tag(metrics=["entity_f1"]).build(4, ["NOUN", "VERB"])
+
+
+def test_words_that_were_cut_off_cost_no_loss_and_count_as_wrong() -> None:
+    task = built(Tag(metrics=["accuracy", "entity_f1"]), IOB)
+    output = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2], [1, 0, 0]]), 5).float()
+    mask = torch.tensor([[True] * 3, [True, False, False]])
+    target = torch.tensor([[IGNORE, 1, 2, 2, 1], [1, IGNORE, IGNORE, IGNORE, IGNORE]])
+    found = scores(task, [(output, mask, target)])
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    assert found["entity_f1"] == pytest.approx(2 * 1 / (2 + 3))  # the first is longer than what was seen of it
+    torch.testing.assert_close(task.loss(output, mask, target), task.loss(output, mask, target[:, :3]))

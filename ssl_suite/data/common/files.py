@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,16 @@ from pytorch_lightning.utilities import rank_zero_warn
 from ssl_suite.core.errors import UserError
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a csv, tsv, jsonl or json file; values of csv and tsv are text, and tsv knows no quotes (as GLUE's)."""
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of a csv, tsv, jsonl or json file; values of csv and tsv are text, and tsv knows no quotes (as GLUE's).
+
+    Args:
+        path: of the file.
+        columns: names of the columns of a csv or tsv file that has no header.
+    """
     text = read_utf8(path)
     if path.suffix in (".csv", ".tsv"):
-        return _read_separated(path, text)
+        return _read_separated(path, text, columns)
     if path.suffix == ".json" and text.lstrip().startswith("["):
         rows = json.loads(text)
         places = [f"entry {i}" for i in range(1, len(rows) + 1)]
@@ -37,7 +42,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_separated(path: Path, text: str) -> list[dict[str, Any]]:
+def _read_separated(path: Path, text: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
     """Raises UserError at a csv row that does not have the header's columns: a quote may have swallowed others.
 
     In a tsv a quote is a character like any other; rows of another width, which official files have, are counted.
@@ -50,7 +55,7 @@ def _read_separated(path: Path, text: str) -> list[dict[str, Any]]:
         reader = csv.reader(file, strict=True)
     line = 1
     try:
-        names = next(reader, [])
+        names = columns or next(reader, [])
         line = reader.line_num + 1  # where the next row begins
         for values in reader:
             if values:

@@ -40,10 +40,14 @@ class SourceData(DataModule):
         """How to list a folder of media files."""
         return None
 
+    def read_source(self) -> dict[str, Rows]:
+        """Every split of the source."""
+        return open_source(self.source, self.folder_reader(), self.input_column)
+
     def open(self) -> None:
         """Opens the source, once, and holds out what is missing."""
         if not self._opened:
-            opened = open_source(self.source, self.folder_reader(), self.input_column)
+            opened = self.read_source()
             kept = {s: self._filter(rows) for s, rows in opened.items()}
             self._opened = hold_out(kept) if self.holds_out else kept
             for rows in self._opened.values():
@@ -53,15 +57,25 @@ class SourceData(DataModule):
     def prepare(self, request: Request) -> None:
         self.open()
         self.targets = None
-        known = request.labels is not None  # a trained task can answer for rows without targets
-        self.labelled = not known or any(self.target_column in rows.columns for rows in self.rows.values())
-        if (kind := request.target or request.watch) and self.labelled:
-            targets = Targets(self.rows, self.target_column, kind, request.labels)
+        if (kind := request.target or request.watch) and (answered := self._rows_with_targets(request)):
+            targets = Targets(answered, self.target_column, kind, request.labels)
             self.labels = targets.labels
             if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
                 self._keep_few(targets, request)
-                targets = Targets(self.rows, self.target_column, kind, self.labels)
+                targets = Targets(self._rows_with_targets(request), self.target_column, kind, self.labels)
             self.targets = targets
+
+    def _rows_with_targets(self, request: Request) -> dict[str, Rows]:
+        """Splits with a target column. A test split may lack one; and all may, if a trained task knows the labels."""
+        known = request.labels is not None
+        return {
+            split: rows
+            for split, rows in self.rows.items()
+            if self.target_column in rows.columns or not (known or split.startswith("test"))
+        }
+
+    def has_targets(self, split: str) -> bool:
+        return self.targets is not None and split in self.targets.encoded
 
     def _filter(self, rows: Rows) -> Rows:
         for column, wanted in self.where.items():

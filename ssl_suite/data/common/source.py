@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,14 @@ ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train
 LARGE = 200_000_000
 """Bytes above which a file of text is not read into memory but mapped, from a copy in the cache folder."""
 TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+TABLES |= dict.fromkeys((".conllu", ".conll", ".bio", ".iob", ".iob2"), "CoNLL")  # read by Text
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 FolderReader = Callable[[Path], "dict[str, list[Any]] | Dataset"]
 """A modality's way to list a folder of media files, or the files a CSV names: column → values, or a table."""
+
+Names = Mapping[str, tuple[str, ...]]
+"""Split → what it may be called; the first that is there is taken."""
 
 
 class Rows:
@@ -88,7 +92,9 @@ class Rows:
         return Rows(self.table.select(indices), self.name, digest, numbers)
 
 
-def open_source(source: str, folder_reader: FolderReader | None = None, media: str | None = None) -> dict[str, Rows]:
+def open_source(
+    source: str, folder_reader: FolderReader | None = None, media: str | None = None, names: Names | None = None
+) -> dict[str, Rows]:
     """Opens every split of a source.
 
     Args:
@@ -96,6 +102,7 @@ def open_source(source: str, folder_reader: FolderReader | None = None, media: s
             after their split, or a folder of media files (with `train`, `validation`, `test` inside, or none of them).
         folder_reader: lists a folder of media files.
         media: name of the image or audio column, kept as encoded bytes.
+        names: what the splits are called there, instead of train, validation (or dev, ...) and test.
 
     Returns:
         split → rows; a source without splits is `train`.
@@ -107,13 +114,13 @@ def open_source(source: str, folder_reader: FolderReader | None = None, media: s
     if source.startswith("samples:"):
         opened = _samples(source.removeprefix("samples:"))
     elif source.startswith("hf:"):
-        opened = _hub(source.removeprefix("hf:"))
+        opened = _hub(source.removeprefix("hf:"), names or ALIASES)
     else:
         path = Path(source).expanduser()
         if not path.exists():
             hint = f" Did you mean samples:{source}?" if (SAMPLES / source).is_dir() else ""
             raise UserError(f"No data at {source!r}.{hint}")
-        opened = _file(path, folder_reader) if path.is_file() else _folder(path, folder_reader)
+        opened = _file(path, folder_reader) if path.is_file() else _folder(path, folder_reader, names)
         state = _state(path, [t for t, _ in opened.values()], media)
     splits = {
         split: Rows(_undecoded(table, media), name, f"{name}|{len(table)}|{_stamp(table)}|{state}")
@@ -199,10 +206,14 @@ def read_table(path: Path) -> dict[str, list[Any]] | Dataset:
         raise
 
 
-def _named_tables(folder: Path) -> dict[str, list[Path]]:
-    """split → table files whose name starts with it."""
+def _named_tables(folder: Path, names: Names | None = None) -> dict[str, list[Path]]:
+    """split → table files whose name starts or ends with it."""
     files = sorted(p for p in folder.iterdir() if p.suffix in TABLES and p.is_file())
-    return {s: found for s in SPLITS if (found := [p for p in files if p.stem.split("-")[0] in ALIASES[s]])}
+    if names is not None:
+        named = {s: [[p for p in files if name in (p.stem, p.stem.split("-")[0])] for name in names[s]] for s in names}
+        return {s: found for s, choices in named.items() if (found := next(filter(None, choices), []))}
+    ends = {p: {p.stem.split("-")[0], p.stem.split("-")[-1]} for p in files}  # en_ewt-ud-dev.conllu
+    return {s: found for s in SPLITS if (found := [p for p in files if ends[p] & set(ALIASES[s])])}
 
 
 def _read_tables(named: dict[str, list[Path]], reader: FolderReader | None = None) -> dict[str, tuple[Dataset, str]]:
@@ -218,7 +229,7 @@ def _samples(name: str) -> dict[str, tuple[Dataset, str]]:
     return {s: (t, f"samples:{name}, {s}") for s, (t, _) in _read_tables(_named_tables(SAMPLES / name)).items()}
 
 
-def _hub(name: str) -> dict[str, tuple[Dataset, str]]:
+def _hub(name: str, names: Names) -> dict[str, tuple[Dataset, str]]:
     datasets = _datasets()
     parts = name.split("/")
     repository, config = ("/".join(parts[:2]), "/".join(parts[2:]) or None) if len(parts) > 1 else (name, None)
@@ -228,7 +239,7 @@ def _hub(name: str) -> dict[str, tuple[Dataset, str]]:
         raise UserError(
             f"The hub data set {name!r} could not be loaded: {' '.join(str(error).split())[:200]}"
         ) from error
-    found = {s: next((a for a in ALIASES[s] if a in loaded), None) for s in SPLITS}
+    found = {s: next((a for a in names[s] if a in loaded), None) for s in names}
     return {s: (loaded[a], f"hf:{name}, {a}") for s, a in found.items() if a}
 
 
@@ -249,8 +260,8 @@ def _texts(path: Path, changed: int) -> Iterator[dict[str, str]]:
         yield {"text": document}
 
 
-def _folder(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:
-    if named := _named_tables(path):
+def _folder(path: Path, reader: FolderReader | None, names: Names | None) -> dict[str, tuple[Dataset, str]]:
+    if named := _named_tables(path, names):
         return _read_tables(named, reader)
     inside = {s: d for s in SPLITS for a in ALIASES[s] if (d := path / a).is_dir()}
     if reader is None:

@@ -113,7 +113,7 @@ class Images(SourceData):
             image = to_uint8(fit(picture, self.image_size))
         else:
             image = self._pixels(split, index)
-        target = self.targets[split, index] if self.targets else None
+        target = self.target(split, index) if self.has_targets(split) else None
         return Item(index, seed, image, views, target)
 
     def _open(self, split: str, index: int) -> Image.Image:

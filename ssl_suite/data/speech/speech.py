@@ -120,7 +120,7 @@ class Speech(SourceData):
             size = int(self.max_seconds * RATE)
             start = int(uniform(torch.tensor([seed]), 1) * (len(wave) - size))
             wave = wave[start : start + size]
-        return Item(index, seed, wave, self.targets[split, index] if self.targets else None)
+        return Item(index, seed, wave, self.target(split, index) if self.has_targets(split) else None)
 
     def _wave(self, split: str, index: int) -> Tensor:
         if (split, index) in self._waves:

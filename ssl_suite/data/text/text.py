@@ -15,30 +15,31 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
-from ssl_suite.core.batch import IGNORE, TextBatch, lengths_to_mask
+from ssl_suite.core.batch import TextBatch, lengths_to_mask
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
 from ssl_suite.core.folder import replacing
 from ssl_suite.core.sampler import bucketed_batches
-from ssl_suite.data.common.files import read_documents
 from ssl_suite.data.common.module import SourceData
-from ssl_suite.data.common.source import FolderReader, read_table
+from ssl_suite.data.common.source import FolderReader
+from ssl_suite.data.text.listing import list_text
 from ssl_suite.data.text.pairs import SentencePairs, sentence_stream
 from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
 from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
+from ssl_suite.data.text.words import encode_words, first_pieces, place
 from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash, train_tokenizer
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 
 @dataclass
 class Item:
-    """One sequence: ids, segments and documents (T,), and where it belongs."""
+    """One sequence: ids, segments and documents (T,), and where it belongs; the first piece of each tagged word."""
 
     index: int
     seed: int
@@ -48,10 +49,13 @@ class Item:
     documents: NDArray[Any] | None = None
     pair: int | None = None
     units: NDArray[Any] | None = None
+    first: list[int | None] | None = None
 
 
 class Text(SourceData):
     """Text from a folder of .txt files, one .txt file, jsonl, parquet, csv, `samples:NAME` or `hf:NAME`.
+
+    Tagged words also from CoNLL-U (.conllu: columns tokens, upos, ...) and BIO files (.conll, .bio: tokens, tags).
 
     Without a task, documents are tokenised once into a file of two bytes a token, then joined (each closed by the end
     token) and cut into blocks of `max_length`: no padding. Without packing, each document is a row, or several if it
@@ -174,7 +178,7 @@ class Text(SourceData):
         for column in [self.input_column, *([self.pair] if self.pair else [])]:
             for _ in self._texts(split, column, words=self.tagging):
                 pass
-        if self.tagging and self.targets is not None:
+        if self.tagging and self.targets is not None and self.has_targets(split):
             for i, words in enumerate(rows.column(self.input_column)):
                 if len(words) != (tags := len(self.targets.encoded[split][i])):
                     raise UserError(f"{rows.where(i)}: {len(words)} words but {tags} tags; each word needs one.")
@@ -282,7 +286,8 @@ class Text(SourceData):
             texts = rows.column(self.input_column)
             inputs = list(zip(texts, rows.column(self.pair), strict=True)) if self.pair else texts
             self.tokenizer.enable_truncation(self.max_length)
-            encodings = self.tokenizer.encode_batch(inputs, is_pretokenized=self.tagging)
+            encode = partial(encode_words, self.tokenizer) if self.tagging else self.tokenizer.encode_batch
+            encodings: list[Encoding] = encode(inputs)
             self.tokenizer.no_truncation()
             self._encoded[split] = [
                 Item(
@@ -290,15 +295,17 @@ class Text(SourceData):
                     0,
                     np.asarray(e.ids),
                     np.asarray(e.type_ids) if self.pair else None,
-                    self._target(split, i, e.word_ids),
+                    self._target(split, i),
                     units=self.units(split, i, e.word_ids) if self.with_units else None,
                 )
                 for i, e in enumerate(encodings)
             ]
+            lost = self._place_tags(texts, encodings, self._encoded[split]) if self.tagging else 0
             cut = sum(bool(e.overflowing) for e in encodings)
             if cut:
                 rank_zero_warn(
                     f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.max_length} tokens and were cut."
+                    + f" The {lost} words cut off are not learned from and count as wrongly tagged." * bool(lost)
                 )
         return self._encoded[split]
 
@@ -312,18 +319,21 @@ class Text(SourceData):
         """
         raise NotImplementedError
 
-    def _target(self, split: str, index: int, words: list[int | None]) -> Tensor | None:
-        """Of tags: on the first piece of each word, `IGNORE` elsewhere."""
-        if self.targets is None:
-            return None
-        target = self.targets[split, index]
-        if not self.tagging:
-            return target
-        placed = torch.full((len(words),), IGNORE)
-        for t, word in enumerate(words):
-            if word is not None and (t == 0 or words[t - 1] != word):
-                placed[t] = target[word]
-        return placed
+    def _place_tags(self, texts: list[list[str]], encodings: list[Encoding], items: list[Item]) -> int:
+        """Moves each tag to the first piece of its word; returns how many words are cut off."""
+        for words, encoding, item in zip(texts, encodings, items, strict=True):
+            item.first = first_pieces(encoding, len(words))
+            if item.target is not None:
+                item.target = place(item.target, item.first, len(item.ids))
+        return sum(item.first.count(None) for item in items if item.first)
+
+    def _target(self, split: str, index: int) -> Tensor | None:
+        return self.targets[split, index] if self.targets is not None and self.has_targets(split) else None
+
+    def answer(self, split: str, index: int, answer: Any) -> Any:
+        """Of tagging: the tag of each word, None for one that is cut off."""
+        first = self._encode(split)[index].first if self.tagging else None
+        return answer if first is None else [None if t is None else answer[t] for t in first]
 
     def target(self, split: str, index: int) -> Tensor:
         if self.streaming:
@@ -378,23 +388,3 @@ def _padded(rows: list[NDArray[Any]], size: int, filling: int) -> Tensor:
     for row, values in zip(padded, rows, strict=True):
         row[: len(values)] = values
     return torch.from_numpy(padded)
-
-
-def list_text(folder: Path) -> dict[str, list[Any]] | Dataset:
-    """Documents of all .txt files below a folder; a table is read as it is.
-
-    Raises:
-        UserError: there is none, one is empty of text, or one is not UTF-8.
-    """
-    if folder.is_file():
-        return read_table(folder)
-    paths = sorted(folder.rglob("*.txt"))
-    if not paths:
-        raise UserError(f"{folder} holds no .txt files and no table named after a split.")
-    documents = {path: list(read_documents(path)) for path in paths}
-    empty = [path for path, found in documents.items() if not found]
-    if len(empty) == len(paths):
-        raise UserError(f"{folder}: every .txt file is empty.")
-    if empty:
-        rank_zero_warn(f"{folder}: {len(empty)} of {len(paths)} .txt files are empty, {empty[0]} for one.")
-    return {"text": [document for found in documents.values() for document in found]}
