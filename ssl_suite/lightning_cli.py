@@ -91,7 +91,7 @@ class SuiteCLI(LightningCLI):
         if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:
             self.model.recall(torch.load(config.ckpt_path, weights_only=True, map_location="meta", mmap=True))
         if self.subcommand == "predict":
-            trainer.callbacks.append(WritePredictions(Path(config.out) / "predictions.jsonl"))  # type: ignore[attr-defined]
+            trainer.callbacks.append(WritePredictions(Path(config.out)))  # type: ignore[attr-defined]
         mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
         if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
             trainer.callbacks[mine] = default_checkpoint(self.model, self.datamodule, Path(config.out))  # type: ignore[attr-defined]
@@ -137,10 +137,13 @@ class SaveConfig(pl.Callback):
 
 
 class WritePredictions(pl.Callback):
-    """Writes one {"id", "prediction"} a row, in the order of the split; a file a rank if there are several."""
+    """Writes a task's own prediction files where it has some, else `predictions.jsonl`: one {"id", "prediction"} a row.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    A task's answers are gathered over ranks; the embeddings of a method are written to a file a rank.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._rows: list[tuple[int, Any]] = []
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
@@ -149,14 +152,31 @@ class WritePredictions(pl.Callback):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         data: Any = pl_module.data
-        ids = data.ids("test" if data.has("test") else "train")
-        lines = [
-            json.dumps({"id": ids[i], "prediction": answer}, ensure_ascii=False) for i, answer in sorted(self._rows)
-        ]
+        split = data.predict_split
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        path = self.path.with_stem(self.path.stem + rank)
-        write_text(path, "".join(line + "\n" for line in lines))
-        print(f"{path}: {len(lines)} predictions")
+        files: dict[str, Any] = {}
+        if isinstance(pl_module, Finetune):
+            self._rows, rank = gathered(self._rows), ""
+            if not trainer.is_global_zero:
+                return
+            files = pl_module.task.files(self._rows, data, split)
+        for name, content in files.items():
+            write_text(self.folder / name, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+            print(f"{self.folder / name}: {len(content)} predictions")
+        if not files:
+            ids, path = data.ids(split), self.folder / f"predictions{rank}.jsonl"
+            rows = [{"id": ids[i], "prediction": answer} for i, answer in sorted(self._rows)]
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            print(f"{path}: {len(rows)} predictions")
+
+
+def gathered(rows: list[Any]) -> list[Any]:
+    """The rows of all ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
 
 
 def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:

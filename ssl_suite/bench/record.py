@@ -73,7 +73,7 @@ def record(
         "data": data.source_name,
         "split": "test",
         "seed": run_seed(),
-        "labels": len(data.targets.encoded["train"]),
+        "labels": len(data.rows["train"]),
         "protocol": f"{model.mode}@{PROTOCOL_VERSION}",
         "config_hash": config_hash(settings),
         "seconds": round(time.time() - started, 2),

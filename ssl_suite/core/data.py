@@ -275,8 +275,13 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> Loader:
         return self.eval_dataloader("test")
 
+    @property
+    def predict_split(self) -> str:
+        """The split `predict` answers."""
+        return "test" if self.has("test") else "train"
+
     def predict_dataloader(self) -> Loader:
-        return self.eval_dataloader("test" if self.has("test") else "train")
+        return self.eval_dataloader(self.predict_split)
 
     def eval_dataloader(self, split: str) -> Loader:
         """Every item of a split once, unshuffled and un-augmented, from cached features where those are in use."""

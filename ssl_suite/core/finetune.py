@@ -117,22 +117,22 @@ class Finetune(TrainModule):
         self._evaluate(batch, self.val_metrics, "val")
 
     def on_validation_epoch_end(self) -> None:
-        self._report(self.val_metrics, "val")
+        self._report(self.val_metrics, "val", "validation")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.test_metrics, "test")
 
     def on_test_epoch_end(self) -> None:
-        self._report(self.test_metrics, "test")
+        self._report(self.test_metrics, "test", "test")
 
-    def _report(self, metrics: MetricCollection, prefix: str) -> None:
-        for name, value in metrics.compute().items():
+    def _report(self, metrics: MetricCollection, prefix: str, split: str) -> None:
+        for name, value in self.task.compute(metrics, self.data, split).items():
             self.log(f"{prefix}/{name}", value, prog_bar=name == self.task.main)
         metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Any]:
         output, mask = self(batch)
-        return self.task.decode(output, mask)
+        return self.task.predict(output, mask, batch.target)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Head and readout at the full rate; layer l of n at `layer_decay` ** (n + 1 − l)."""

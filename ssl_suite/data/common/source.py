@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
-ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
+ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -208,9 +209,15 @@ def read_utf8(path: Path) -> str:
 
 
 def _named_tables(folder: Path) -> dict[str, list[Path]]:
-    """split → table files whose name starts with it."""
+    """split → table files named after it."""
     files = sorted(p for p in folder.iterdir() if p.suffix in TABLES and p.is_file())
-    return {s: found for s in SPLITS if (found := [p for p in files if p.stem.split("-")[0] in ALIASES[s]])}
+    return {s: found for s in SPLITS if (found := [p for p in files if split_named(p) == s])}
+
+
+def split_named(path: Path) -> str | None:
+    """The split a file is named after: `dev-v1.1.json`, `cmrc2018_train.json`."""
+    parts = re.split(r"[-_.]", path.stem)
+    return next((s for part in (parts[0], parts[-1]) for s in SPLITS if part in ALIASES[s]), None)
 
 
 def _read_tables(named: dict[str, list[Path]], reader: FolderReader | None = None) -> dict[str, tuple[Dataset, str]]:
