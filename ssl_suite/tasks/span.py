@@ -211,7 +211,7 @@ def join(asked: Asked, places: Tensor, scores: Tensor) -> list[Answer]:
     null: dict[int, float] = {}
     for place, (value, none) in zip(places.tolist(), scores.tolist(), strict=True):
         number = asked.question[place[0]]
-        if number not in best or value > best[number][0]:
+        if number not in best or (value, -place[0]) > (best[number][0], -best[number][1][0]):  # ties: first window
             best[number] = value, place
         null[number] = min(none, null.get(number, none))
     return [

@@ -73,7 +73,8 @@ def best_threshold(odds: Sequence[float], answered: Sequence[float], silent: Seq
         silent: score of each question if none is given.
 
     Returns:
-        the mean score at the best threshold, and that threshold.
+        the mean score at the best threshold, and that threshold: halfway between two odds, so that rounding does not
+        decide about the question it was found at.
     """
     order = sorted(range(len(odds)), key=odds.__getitem__)
     total = sum(silent)
@@ -81,5 +82,5 @@ def best_threshold(odds: Sequence[float], answered: Sequence[float], silent: Seq
     for i, after in pairwise([*order, -1]):
         total += answered[i] - silent[i]
         if total > best and (after < 0 or odds[after] > odds[i]):
-            best, threshold = total, odds[i]
+            best, threshold = total, odds[i] + 1 if after < 0 else (odds[i] + odds[after]) / 2
     return best / len(odds), threshold

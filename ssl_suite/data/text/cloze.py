@@ -13,9 +13,10 @@ CANDIDATE = re.compile(r"(?<=\w\s)(?:[A-Z][a-z]+|\d[\d,.]*\d|\d)\b")
 def cloze(documents: list[str], names: list[str], lines: int = 5) -> dict[str, list[Any]]:
     """Makes cloze questions in the manner of the Children's Book Test (Hill et al. 2016, arXiv:1511.02301).
 
-    Every second line is a question, the `lines` lines before it its context; in the question one capitalised word or number
-    that occurs in the context is replaced by XXXXX; that word is the answer, wherever the context has it, nearest
-    first. These are not questions that people asked: they show that a model reads, not how well it answers.
+    Every second line is a question, the `lines` lines before it its context. One capitalised word or number of the
+    question that the context has too is replaced by XXXXX; it is the answer, wherever the context has it, nearest
+    first. Lines without such a word are left out. These are not questions that people asked: they show that a model
+    reads, not how well it answers.
 
     Args:
         documents: texts of one sentence or verse a line.
