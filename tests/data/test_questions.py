@@ -261,9 +261,9 @@ def test_cloze_questions_are_answered_by_the_lines_before(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="XQuAD is not beside the checkout")
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_xquad_answers_are_found_in_its_windows(language: str) -> None:
+def test_xquad_answers_are_found_in_its_windows(language: str, tmp_path: Path) -> None:
     data = served(
-        str(SHARED / f"xquad.{language}.json"), ["answer"], tokenizer=str(_tokenizer(language)), max_length=384
+        str(SHARED / f"xquad.{language}.json"), ["answer"], tokenizer=trained_on(language, tmp_path), max_length=384
     )
     windows = data.windows("train")
     right = {
@@ -274,14 +274,11 @@ def test_xquad_answers_are_found_in_its_windows(language: str) -> None:
     assert len(right) / len(windows.answers) > 0.99
 
 
-def _tokenizer(language: str) -> Path:
-    from ssl_suite.core.features import default_cache
-
-    path = default_cache() / f"xquad-{language}.json"
+def trained_on(language: str, folder: Path) -> str:
     text = json.loads((SHARED / f"xquad.{language}.json").read_text())
     contexts = [p["context"] for a in text["data"] for p in a["paragraphs"]]
-    train_tokenizer(contexts, "wordpiece", 8000).save(str(path))
-    return path
+    train_tokenizer(contexts, "wordpiece", 8000).save(str(folder / "tokenizer.json"))
+    return str(folder)
 
 
 def test_few_training_questions(folder: str) -> None:
