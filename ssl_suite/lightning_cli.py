@@ -99,7 +99,7 @@ class SuiteCLI(LightningCLI):
         if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:
             self.model.recall(torch.load(config.ckpt_path, weights_only=True, map_location="meta", mmap=True))
         if self.subcommand == "predict":
-            trainer.callbacks.append(WritePredictions(Path(config.out) / "predictions.jsonl"))  # type: ignore[attr-defined]
+            trainer.callbacks.append(WritePredictions(Path(config.out)))  # type: ignore[attr-defined]
         mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
         if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
             trainer.callbacks[mine] = default_checkpoint(self.model, self.datamodule, Path(config.out))  # type: ignore[attr-defined]
@@ -146,13 +146,14 @@ class SaveConfig(pl.Callback):
 
 
 class WritePredictions(pl.Callback):
-    """Writes one {"id", "prediction"} a row, in the order of the split, and what the data's leaderboard wants.
+    """Writes what was predicted of each split, and what the data's leaderboard wants.
 
-    A file a split; with several ranks also a file a rank, and then none for the leaderboard.
+    A task's own files where it has some, else one {"id", "prediction"} a row, in the order of the split. A task's
+    answers are gathered over ranks; the embeddings of a method are written to a file a rank.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._rows: dict[int, list[tuple[int, Any]]] = {}
 
     def on_predict_batch_end(
@@ -163,18 +164,38 @@ class WritePredictions(pl.Callback):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         data: DataModule = pl_module.data
-        rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        task = pl_module.task if isinstance(pl_module, Finetune) else None
         for number, split in enumerate(data.predicted):
-            ids, rows = data.ids(split), sorted(self._rows.get(number, []), key=lambda row: row[0])
-            answers = [data.answer(split, i, answer) for i, answer in rows]
+            rows = self._rows.get(number, [])
+            if task is not None:
+                rows = gathered(rows)
+                if not trainer.is_global_zero:
+                    continue
+                if files := task.files(rows, data, split):
+                    for name, content in files.items():
+                        write_text(self.folder / name, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+                        print(f"{self.folder / name}: {len(content)} predictions")
+                    continue
+            rank = f"-rank{trainer.global_rank}" if task is None and trainer.world_size > 1 else ""
             beside = split.partition("_")[2]
-            path = self.path.with_stem(self.path.stem + (f"-{beside}" if beside else "") + rank)
+            path = self.folder / f"predictions{f'-{beside}' if beside else ''}{rank}.jsonl"
+            ids, rows = data.ids(split), sorted(rows, key=lambda row: row[0])
+            answers = [data.answer(split, i, answer) for i, answer in rows]
             written = [{"id": ids[i], "prediction": answer} for (i, _), answer in zip(rows, answers, strict=True)]
             write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written))
             print(f"{path}: {len(rows)} predictions")
-            if len(answers) == data.size(split) and not rank and (sheet := data.submission(split, answers)):
-                write_text(path.with_name(sheet[0]), sheet[1])
-                print(f"{path.with_name(sheet[0])}: for the leaderboard")
+            if task is not None and len(rows) == data.size(split) and (sheet := data.submission(split, answers)):
+                write_text(self.folder / sheet[0], sheet[1])
+                print(f"{self.folder / sheet[0]}: for the leaderboard")
+
+
+def gathered(rows: list[Any]) -> list[Any]:
+    """The rows of all ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
 
 
 def proposed_task(data: Any) -> Namespace:

@@ -72,7 +72,7 @@ def record(
         "task": task or f"{data.source_name.removeprefix('samples:')}/{data.target_column}",
         "data": data.source_name,
         "seed": run_seed(),
-        "labels": len(data.targets.encoded["train"]),
+        "labels": len(data.rows["train"]),
         "protocol": f"{model.mode}@{PROTOCOL_VERSION}",
         "config_hash": config_hash(settings),
         "seconds": round(time.time() - started, 2),

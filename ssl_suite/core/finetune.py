@@ -134,13 +134,13 @@ class Finetune(TrainModule):
 
     def _report(self, kind: Split) -> None:
         for split in self.data.parts(kind):
-            for name, value in self._scores(split).compute().items():
+            for name, value in self.task.compute(self._scores(split), self.data, split).items():
                 self.log(f"{prefix(split)}/{name}", value, prog_bar=name == self.task.main)
             self._scores(split).reset()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[Any]:
         output, mask = self(batch)
-        return self.task.decode(output, mask)
+        return self.task.predict(output, mask, batch.target)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Head and readout at the full rate; layer l of n at `layer_decay` ** (n + 1 − l)."""

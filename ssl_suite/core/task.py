@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-TargetKind = Literal["class", "value", "tags", "characters"]
+if TYPE_CHECKING:
+    from ssl_suite.core.data import DataModule
+
+TargetKind = Literal["class", "value", "tags", "characters", "span"]
 
 
 class Task(nn.Module):
@@ -50,6 +54,24 @@ class Task(nn.Module):
     @abstractmethod
     def decode(self, output: Tensor, mask: Tensor) -> list[Any]:
         """What a user wants to read: label names, values, tags or text."""
+
+    def compute(self, metrics: MetricCollection, data: DataModule, split: str) -> Mapping[str, Tensor]:
+        """The figures of a split; a task whose answers are read from the data, as spans are, looks there."""
+        return metrics.compute()
+
+    def predict(self, output: Tensor, mask: Tensor, target: Tensor | None) -> list[Any]:
+        """What `predict` keeps of each item; `target` may say where an answer can lie."""
+        return self.decode(output, mask)
+
+    def files(self, rows: list[tuple[int, Any]], data: DataModule, split: str) -> dict[str, Any]:
+        """Prediction files in a benchmark's own format: name → content to write as JSON; none: one row an item.
+
+        Args:
+            rows: (item, what `predict` kept of it), of all ranks.
+            data: the items are of.
+            split: of the items.
+        """
+        return {}
 
     def describe(self) -> dict[str, Any]:
         return {"class": type(self).__name__, "labels": self.labels}

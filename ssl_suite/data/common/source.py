@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
-ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
+ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 LARGE = 200_000_000
 """Bytes above which a file of text is not read into memory but mapped, from a copy in the cache folder."""
 TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
@@ -207,13 +208,18 @@ def read_table(path: Path) -> dict[str, list[Any]] | Dataset:
 
 
 def _named_tables(folder: Path, names: Names | None = None) -> dict[str, list[Path]]:
-    """split → table files whose name starts or ends with it."""
+    """split → table files named after it."""
     files = sorted(p for p in folder.iterdir() if p.suffix in TABLES and p.is_file())
     if names is not None:
         named = {s: [[p for p in files if name in (p.stem, p.stem.split("-")[0])] for name in names[s]] for s in names}
         return {s: found for s, choices in named.items() if (found := next(filter(None, choices), []))}
-    ends = {p: {p.stem.split("-")[0], p.stem.split("-")[-1]} for p in files}  # en_ewt-ud-dev.conllu
-    return {s: found for s in SPLITS if (found := [p for p in files if ends[p] & set(ALIASES[s])])}
+    return {s: found for s in SPLITS if (found := [p for p in files if split_named(p) == s])}
+
+
+def split_named(path: Path) -> str | None:
+    """The split a file is named after: `dev-v1.1.json`, `cmrc2018_train.json`, `en_ewt-ud-dev.conllu`."""
+    parts = re.split(r"[-_.]", path.stem)
+    return next((s for part in (parts[0], parts[-1]) for s in SPLITS if part in ALIASES[s]), None)
 
 
 def _read_tables(named: dict[str, list[Path]], reader: FolderReader | None = None) -> dict[str, tuple[Dataset, str]]:

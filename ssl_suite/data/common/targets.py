@@ -43,6 +43,8 @@ class Targets:
 
     def _values(self, rows: Rows) -> list[Any]:
         """The column with class numbers turned into their names."""
+        if self.kind == "span":
+            raise UserError("Spans are answers to questions: read them with --data Questions.")
         names, values = rows.label_names(self.column), rows.column(self.column)
         if self.kind == "tags":
             for i, value in enumerate(values):
