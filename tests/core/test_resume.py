@@ -47,6 +47,7 @@ def builders(image_folder: str, text_file: str, speech_folder: str) -> dict[str,
         "BYOL": lambda **o: (BYOL(tiny_image_encoder(drop_path=0.2), 16, 8, (0.5, 1.0)), images(**o)),
         "MaskedLM": lambda **o: (MaskedLM(tiny_text_encoder()), text(**o)),
         "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
+        "Muon": lambda **o: (CausalLM(tiny_text_encoder(causal=True), Optim("muon", 3e-3, warmup_steps=2)), text(**o)),
         "APC": lambda **o: (
             APC(tiny_speech_encoder()),
             Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
@@ -119,7 +120,7 @@ class Run:
         assert differing(state, self.final) == []
 
 
-METHODS = ["SimCLR", "BYOL", "MaskedLM", "CausalLM", "APC", "Finetune"]
+METHODS = ["SimCLR", "BYOL", "MaskedLM", "CausalLM", "Muon", "APC", "Finetune"]
 
 
 @pytest.fixture(scope="module", params=METHODS)
