@@ -112,6 +112,28 @@ class TrainModule(pl.LightningModule):
             )
 
 
+class Evaluation(TrainModule):
+    """Base of what judges an encoder on a task: its test figures are results.
+
+    Attributes:
+        encoder_source: what the encoder was made from, as the user named it.
+        mode: how the encoder is used.
+        main: the metric that stands for the others.
+        protocol: how results name the way of judging.
+    """
+
+    encoder_source: str
+    mode: str
+
+    @property
+    def main(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def protocol(self) -> str:
+        return self.mode
+
+
 def log_interval(trainer: pl.Trainer) -> int:
     """Steps between two logs, at least 1."""
     return max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ from ssl_suite.core.folder import replacing
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader, columns_of, read_lines, read_rows
+from ssl_suite.data.text.symbols import Symbols, check_letters, check_words, spell
 from ssl_suite.data.text.tokens import read_tokens, tokenizer_hash, write_tokens
 from ssl_suite.encoders.tokenizer import Kind, load_tokenizer, token_id, train_tokenizer
 
@@ -51,6 +52,8 @@ class Text(SourceData):
         target: column of the target.
         where: keep only rows with these values.
         labels: number of labelled training rows to use.
+        symbols: for rows that are no text: letter → word of the encoder's vocabulary, each letter one token;
+            {A: we, C: you, G: he, T: she} for DNA.
         tokenizer: a tokenizer.json, an encoder folder, or the kind to train on the training split: wordpiece, bpe,
             unigram, char or byte. An encoder that brings its own decides.
         vocab_size: of a tokenizer to train.
@@ -72,6 +75,7 @@ class Text(SourceData):
         target: str = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
+        symbols: Symbols | None = None,
         tokenizer: Kind | str = "wordpiece",
         vocab_size: int = 8192,
         max_length: int = 128,
@@ -93,7 +97,7 @@ class Text(SourceData):
         )
         self.input_column = column
         self.pair, self.wanted_tokenizer, self.vocab_size = pair, tokenizer, vocab_size
-        self.max_length, self.pack = max_length, pack
+        self.max_length, self.pack, self.symbols = max_length, pack, symbols
         self.tokenizer: Tokenizer | None = None
         self._tokens: dict[str, NDArray[Any]] = {}
         self._encoded: dict[str, list[Item]] = {}
@@ -107,11 +111,15 @@ class Text(SourceData):
         self._encoded.clear()
         self.blocks = request.target is None and self.pack
         self.tagging = request.target == "tags"
+        if self.symbols is not None and (self.blocks or self.tagging):
+            raise UserError("symbols spells the rows of a task on whole sequences; leave it out here.")
         if not self.blocks:
             for split in self.splits():
                 self._check(split)
         self.tokenizer = request.tokenizer or self.tokenizer or self._make_tokenizer()
         self.tokenizer.no_padding()  # batches pad themselves
+        if self.symbols is not None:
+            check_words(self.tokenizer, self.symbols)
         size = self.tokenizer.get_vocab_size()
         if request.vocab_size is not None and size > request.vocab_size:
             raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
@@ -127,6 +135,8 @@ class Text(SourceData):
                 if not isinstance(value, kind):
                     wanted = "a list of words" if self.tagging else "a text"
                     raise UserError(f"{rows.where(i)}: {column!r} holds {repr(value)[:60]}, not {wanted}.")
+            if self.symbols is not None:
+                check_letters(rows, column, self.symbols)
         if self.tagging and self.targets is not None:
             for i, words in enumerate(rows.column(self.input_column)):
                 if len(words) != (tags := len(self.targets.encoded[split][i])):
@@ -181,10 +191,12 @@ class Text(SourceData):
         if split not in self._encoded:
             assert self.tokenizer is not None
             rows = self.rows[split]
-            texts = rows.column(self.input_column)
-            inputs = list(zip(texts, rows.column(self.pair), strict=True)) if self.pair else texts
+            columns = [rows.column(c) for c in (self.input_column, self.pair) if c is not None]
+            if self.symbols is not None:
+                columns = [[spell(text, self.symbols) for text in column] for column in columns]
+            inputs = list(zip(*columns, strict=True)) if self.pair else columns[0]
             self.tokenizer.enable_truncation(self.max_length)
-            encodings = self.tokenizer.encode_batch(inputs, is_pretokenized=self.tagging)
+            encodings = self.tokenizer.encode_batch(inputs, is_pretokenized=self.tagging or self.symbols is not None)
             self.tokenizer.no_truncation()
             self._encoded[split] = [
                 Item(
@@ -254,7 +266,7 @@ class Text(SourceData):
 
     def fingerprint(self, split: str) -> str:
         assert self.tokenizer is not None
-        options = f"{self.input_column}|{self.pair}|{self.max_length}"
+        options = f"{self.input_column}|{self.pair}|{self.max_length}|{self.symbols}"
         return f"{super().fingerprint(split)}|{options}|{tokenizer_hash(self.tokenizer).hex()}"
 
 
