@@ -288,7 +288,7 @@ def class_names() -> set[str]:
 
     for base in (TrainModule, DataModule, Encoder, Task):
         walk(base)
-    return found - {"Method", "Evaluation", "SourceData"}
+    return found - {"Method", "Evaluation", "Scorer", "SourceData"}
 
 
 def options_of(arguments: list[str]) -> set[str]:
