@@ -81,5 +81,5 @@ def test_a_benchmark_may_only_test_and_may_take_an_encoder_in_more_ways(
         ("probe", "CausalLM re-emb", "ssl", "probe@1"),
         ("probe", "random", "random", "probe@1"),
     }
-    made = list(cells(load_benchmark(path), tmp_path))
-    assert command(made[0].task.config, run=made[0].task.run)[0] == "test"
+    runs = {c.task.name: command(c.task.config, run=c.task.run)[0] for c in cells(load_benchmark(path), tmp_path)}
+    assert runs == {"prompt": "test", "probe": "fit"}
