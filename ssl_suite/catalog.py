@@ -12,7 +12,7 @@ from pathlib import Path
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.plugins import BUILT_IN, found
 
-KINDS = {"Method": "methods", "Encoder": "encoders", "Task": "tasks", "DataModule": "data"}
+KINDS = {"Method": "methods", "Scorer": "tasks", "Encoder": "encoders", "Task": "tasks", "DataModule": "data"}
 ROOT = Path(__file__).parent
 
 
@@ -88,7 +88,7 @@ def _classes(files: dict[Path, str]) -> Iterator[Entry]:
         abstract = "options" in {
             a.arg for f in node.body if isinstance(f, ast.FunctionDef) for a in [f.args.kwarg] if a
         }
-        if (which := kind(node.name)) and not node.name.startswith("_") and not abstract:
+        if (which := kind(node.name)) and node.name not in KINDS and not node.name.startswith("_") and not abstract:
             yield Entry(which, node.name, (ast.get_docstring(node) or "").split("\n")[0], origin)
 
 

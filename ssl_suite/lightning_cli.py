@@ -25,7 +25,7 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.folder import write_text
-from ssl_suite.core.module import TrainModule
+from ssl_suite.core.module import Evaluation, TrainModule
 from ssl_suite.core.task import Task
 from ssl_suite.explain import explain
 from ssl_suite.plugins import load_all
@@ -116,7 +116,7 @@ class SuiteCLI(LightningCLI):
         from ssl_suite.bench.record import record
 
         config = self.config[self.subcommand]
-        if isinstance(self.model, Finetune):
+        if isinstance(self.model, Evaluation):
             path = Path(config.results or Path(config.out) / "results.sqlite")
             record(self.trainer, self.model, path, Path(config.out), self._started, config.task_name, config.role)
 
@@ -341,7 +341,7 @@ def class_names() -> set[str]:
 
     for base in (TrainModule, DataModule, Encoder, Task):
         walk(base)
-    return found - {"Method", "SourceData"}
+    return found - {"Method", "Evaluation", "Scorer", "SourceData"}
 
 
 def options_of(arguments: list[str]) -> set[str]:

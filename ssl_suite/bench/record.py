@@ -1,4 +1,4 @@
-"""From a tested Finetune to rows of the results store."""
+"""From a tested encoder to rows of the results store."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from ssl_suite import __version__
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.data import run_seed
 from ssl_suite.core.encoder import Encoder
-from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.folder import PROVENANCE, read_json
 from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.module import Evaluation
 
-LOWER_IS_BETTER = {"cer", "wer", "per", "eer", "der", "mse", "loss", "unfit"}
+LOWER_IS_BETTER = {"cer", "wer", "per", "eer", "der", "mse", "loss", "unfit", "perplexity", "bits_per_byte"}
 PROTOCOL_VERSION = 1
 
 
-def origin(model: Finetune) -> tuple[str, str]:
+def origin(model: Evaluation) -> tuple[str, str]:
     """Method and role: what the weights are before the task trains."""
     source, mode = model.encoder_source, model.mode
     if model.encoder.baseline:
         return model.encoder.baseline, "simple"
-    path = Path(source) / PROVENANCE
+    shuffled = source.startswith("reemb:")
+    path = Path(source.removeprefix("reemb:")) / PROVENANCE
     if path.exists():
-        return str(read_json(path, "an encoder folder").get("method", source)), "ssl"
+        name = str(read_json(path, "an encoder folder").get("method", source))
+        return f"{name} re-emb" if shuffled else name, "ssl"
     if ":" in source and not source.startswith("random:"):
         return source, "ssl"
     return ("from scratch", "supervised") if mode == "finetune" else ("random", "random")
@@ -43,7 +45,7 @@ def shape(encoder: Encoder) -> str:
 
 def record(
     trainer: pl.Trainer,
-    model: Finetune,
+    model: Evaluation,
     store: Path,
     out: Path,
     started: float,
@@ -72,8 +74,8 @@ def record(
         "task": task or f"{data.source_name.removeprefix('samples:')}/{data.target_column}",
         "data": data.source_name,
         "seed": run_seed(),
-        "labels": len(data.rows["train"]),
-        "protocol": f"{model.mode}@{PROTOCOL_VERSION}",
+        "labels": data.labels_used,
+        "protocol": f"{model.protocol}@{PROTOCOL_VERSION}",
         "config_hash": config_hash(settings),
         "seconds": round(time.time() - started, 2),
         "run": os.path.relpath(out, store.parent),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from rich.console import Console
@@ -55,6 +55,8 @@ class TaskEntry:
         config: recipes, composed in this order.
         set: options on top.
         simple: options that make the simple baseline.
+        schemes: more ways to take each encoder, each a row of its own: `reemb` judges `reemb:FOLDER` too.
+        run: `fit` trains on the task, then tests; `test` only tests (in-context evaluation).
     """
 
     name: str
@@ -62,6 +64,8 @@ class TaskEntry:
     config: list[str]
     set: Settings = field(default_factory=dict)
     simple: Settings = field(default_factory=dict)
+    schemes: list[str] = field(default_factory=list)
+    run: Literal["fit", "test"] = "fit"
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,14 @@ def cells(benchmark: Benchmark, out: Path) -> Iterator[Cell]:
                     random = {"model.encoder": f"random:{folder}", "role": "random"}  # fine-tuned too, where all are
                     yield Cell(task, f"random-{encoder.name}", seed, random)
                 shapes.add(shape)
+                for scheme in task.schemes:
+                    yield Cell(task, f"{scheme}-{encoder.name}", seed, {"model.encoder": f"{scheme}:{folder}"})
                 yield Cell(task, encoder.name, seed, {"model.encoder": str(folder)})
 
 
-def command(config: list[str], *settings: Settings) -> list[str]:
+def command(config: list[str], *settings: Settings, run: str = "fit") -> list[str]:
     """The arguments after `ssl-suite`."""
-    arguments = ["fit"]
+    arguments = [run]
     for recipe in config:
         arguments += ["-c", recipe]
     merged: Settings = {}
@@ -260,11 +266,12 @@ def _judge(benchmark: Benchmark, out: Path, console: Console) -> None:
         folder = out / "tasks" / _slug(cell.task.name) / f"{_slug(cell.label)}-seed{cell.seed}"
         if str(folder.relative_to(out)) in done:
             continue
-        fixed = {"seed_everything": cell.seed, "test_after": True, "out": folder, "overwrite": True}
+        fixed = {"seed_everything": cell.seed, "out": folder, "overwrite": True}
+        fixed |= {"test_after": True} if cell.task.run == "fit" else {}
         fixed |= {"results": out / "results.sqlite", "task_name": cell.task.name}
         with _silence():
-            cli = run(command(cell.task.config, cell.task.set, cell.settings, QUIET, fixed))
-        main = cli.model.task.main
+            cli = run(command(cell.task.config, cell.task.set, cell.settings, QUIET, fixed, run=cell.task.run))
+        main = cli.model.main
         value = float(cli.trainer.callback_metrics[f"test/{main}"])
         console.print(
             f"[{number:>3}/{len(everything)}] {cell.task.name}: {cell.label}, seed {cell.seed}: {main} {value:.3f}"

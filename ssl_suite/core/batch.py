@@ -5,10 +5,13 @@ They are plain, not frozen, dataclasses: Lightning's FSDP precision plug-in rebu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORE = -100
@@ -116,3 +119,11 @@ class SpeechBatch(Batch):
 def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
     """Returns (B, size) bool, True before each length."""
     return torch.arange(size, device=lengths.device)[None] < lengths[:, None]
+
+
+def padded(rows: Sequence[NDArray[Any]], size: int, filling: int) -> Tensor:
+    """Rows of unequal length → (B, size) int64."""
+    out = np.full((len(rows), size), filling, np.int64)
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(out)

@@ -14,13 +14,13 @@ from ssl_suite.core.encoder import Encoded, Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import FeatureBatch
 from ssl_suite.core.folder import fingerprint, load_encoder
-from ssl_suite.core.module import TrainModule
+from ssl_suite.core.module import Evaluation
 from ssl_suite.core.optim import Optim, parameter_groups
 from ssl_suite.core.readout import Readout
 from ssl_suite.core.task import Task
 
 
-class Finetune(TrainModule):
+class Finetune(Evaluation):
     """Learns a task on an encoder.
 
     Args:
@@ -53,6 +53,10 @@ class Finetune(TrainModule):
         self.readout = Readout(readout, self.encoder, task.sequence, standardize and mode == "probe")
         if mode == "probe":
             self.encoder.requires_grad_(False).eval()
+
+    @property
+    def main(self) -> str:
+        return self.task.main
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -16,6 +16,7 @@ from ssl_suite.core.batch import Batch
 from ssl_suite.core.data import DataModule, batches_done, run_seed
 from ssl_suite.core.encoder import Encoder, an
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.muon import hidden_matrices, split_matrices
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
 from ssl_suite.core.random import item_seed, seed_all
 
@@ -74,6 +75,8 @@ class TrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = self.parameter_groups()
+        if self.optim.name == "muon":
+            groups = split_matrices(groups, hidden_matrices(self))
         check_cover(self, groups)
         trainer = self.trainer
         global_batch = self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
@@ -112,6 +115,28 @@ class TrainModule(pl.LightningModule):
                 sync_dist=prefix != "train",
                 add_dataloader_idx=False,
             )
+
+
+class Evaluation(TrainModule):
+    """Base of what judges an encoder on a task: its test figures are results.
+
+    Attributes:
+        encoder_source: what the encoder was made from, as the user named it.
+        mode: how the encoder is used.
+        main: the metric that stands for the others.
+        protocol: how results name the way of judging.
+    """
+
+    encoder_source: str
+    mode: str
+
+    @property
+    def main(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def protocol(self) -> str:
+        return self.mode
 
 
 def log_interval(trainer: pl.Trainer) -> int:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.muon import MuonAdamW
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,13 @@ class Optim:
     """How weights are updated.
 
     Args:
-        name: adamw (bias-corrected, decoupled decay), adam, sgd (Nesterov momentum) or lars.
+        name: adamw (bias-corrected, decoupled decay), adam, sgd (Nesterov momentum), lars, or
+            muon: hidden matrices of a transformer by Muon at AdamW's rates, all else by AdamW.
         lr: learning rate, before `lr_scale`.
         lr_scale: none; linear: lr · B/256; sqrt: lr · √B. B is the global batch: ranks × accumulation × batch size.
         weight_decay: for weights only; biases, norms and other vectors are left out (of LARS adaptation too).
-        momentum: of sgd and lars.
-        betas: of Adam.
+        momentum: of sgd and lars; Muon's is 0.95.
+        betas: of Adam, beside Muon too.
         eps: of Adam.
         schedule: cosine or linear decay to `final_lr`, or constant, after the warm-up.
         warmup_epochs: linear warm-up, in epochs (a fraction is fine).
@@ -34,7 +36,7 @@ class Optim:
         layer_decay: fine-tuning only: the learning rate falls by this factor a layer towards the input.
     """
 
-    name: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "lars", "muon"] = "adamw"
     lr: float = 1e-3
     lr_scale: Literal["none", "linear", "sqrt"] = "none"
     weight_decay: float = 0.01
@@ -80,6 +82,8 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]], lr: float) -> to
     if optim.name in ("adamw", "adam"):
         adam = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
         return adam(groups, lr=lr, betas=optim.betas, eps=optim.eps, fused=True)
+    if optim.name == "muon":
+        return MuonAdamW(groups, lr, betas=optim.betas, eps=optim.eps, fused=True)
     if optim.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
     from lightly.utils.lars import LARS

@@ -155,6 +155,9 @@ class Attention(nn.Module):
         y = y.transpose(1, 2).reshape(b, t, d)
         return self.out(y if at is None else y[at])
 
+    def matrices(self) -> dict[Tensor, int]:
+        return {self.qkv.weight: 3, self.out.weight: 1}
+
 
 class Dropout(nn.Dropout):
     """Dropout drawn on a CPU from 16 random bits an element: its generator is serial, so fewer bits are faster.
@@ -188,6 +191,9 @@ class FeedForward(nn.Module):
             gate, value = self.up(x).chunk(2, -1)
             return self.down(self.activation(gate) * value)
         return self.down(self.activation(self.up(x)))
+
+    def matrices(self) -> dict[Tensor, int]:
+        return {self.up.weight: 2 if self.gated else 1, self.down.weight: 1}
 
 
 class Block(nn.Module):

@@ -63,6 +63,7 @@ def builders(
         "Electra": lambda **o: (Electra(tiny_text_encoder()), text(**o)),
         "ELMo": lambda **o: (ELMo(LSTMEncoder(vocab_size=270, dim=12)), text(**o)),
         "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
+        "Muon": lambda **o: (CausalLM(tiny_text_encoder(causal=True), Optim("muon", 3e-3, warmup_steps=2)), text(**o)),
         "APC": lambda **o: (
             APC(tiny_speech_encoder()),
             Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
@@ -136,7 +137,8 @@ class Run:
 
 
 METHODS = [
-    "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "APC", "Finetune",
+    "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "Muon", "APC",
+    "Finetune",
 ]  # fmt: skip
 
 

@@ -95,6 +95,11 @@ class SourceData(DataModule):
         classes = values if request.target == "class" else [0] * len(values)
         self.rows["train"] = self.rows["train"].take(few(classes, self.label_budget, run_seed()))
 
+    @property
+    def labels_used(self) -> int:
+        """Labelled rows a task learns from."""
+        return len(self.targets.encoded["train"]) if self.targets else 0
+
     def splits(self) -> Sequence[str]:
         return list(self.rows)
 

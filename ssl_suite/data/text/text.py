@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
-from ssl_suite.core.batch import TextBatch, lengths_to_mask
+from ssl_suite.core.batch import TextBatch, lengths_to_mask, padded
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
@@ -29,12 +29,10 @@ from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.text.listing import list_text
 from ssl_suite.data.text.pairs import SentencePairs, sentence_stream
 from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
+from ssl_suite.data.text.symbols import Symbols, check_letters, check_words, spell
 from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
 from ssl_suite.data.text.words import encode_words, first_pieces, place
 from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash, train_tokenizer
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -69,6 +67,8 @@ class Text(SourceData):
         target: column of the target.
         where: keep only rows with these values.
         labels: number of labelled training rows to use.
+        symbols: for rows that are no text: letter → word of the encoder's vocabulary, each letter one token;
+            {A: we, C: you, G: he, T: she} for DNA.
         tokenizer: a tokenizer.json, an encoder folder, or the kind to train on the training split: wordpiece, bpe,
             unigram, char or byte. An encoder that brings its own decides.
         vocab_size: of a tokenizer to train.
@@ -95,6 +95,7 @@ class Text(SourceData):
         target: str = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
+        symbols: Symbols | None = None,
         tokenizer: Kind | str = "wordpiece",
         vocab_size: int = 8192,
         max_length: int = 128,
@@ -119,6 +120,7 @@ class Text(SourceData):
         self.input_column = column
         self.pair, self.wanted_tokenizer, self.vocab_size = pair, tokenizer, vocab_size
         self.max_length, self.pack, self.separate, self.split_long = max_length, pack, separate, split_long
+        self.symbols = symbols
         self.tokenizer: Tokenizer | None = None
         self._files: dict[str, TokenFile] = {}
         self._rows: dict[str, TokenRows | SentencePairs] = {}
@@ -138,6 +140,8 @@ class Text(SourceData):
         pretraining = request.target is None and not request.units
         self.streaming = pretraining and (self.pack or self.split_long or request.pairs is not None)
         self.tagging = request.target == "tags" or request.units  # rows are lists of words
+        if self.symbols is not None and (self.streaming or self.tagging):
+            raise UserError("symbols spells the rows of a task on whole sequences; leave it out here.")
         if not self.streaming:
             for split in self.splits():
                 self._check(split)
@@ -145,6 +149,8 @@ class Text(SourceData):
         self._expect_same(request.tokenizer)
         self.tokenizer.no_padding()  # batches pad themselves
         self.tokenizer.no_truncation()
+        if self.symbols is not None:
+            check_words(self.tokenizer, self.symbols)
         size = self.tokenizer.get_vocab_size()
         if request.vocab_size is not None and size > request.vocab_size:
             raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
@@ -178,6 +184,8 @@ class Text(SourceData):
         for column in [self.input_column, *([self.pair] if self.pair else [])]:
             for _ in self._texts(split, column, words=self.tagging):
                 pass
+            if self.symbols is not None:
+                check_letters(rows, column, self.symbols)
         if self.tagging and self.targets is not None and self.has_targets(split):
             for i, words in enumerate(rows.column(self.input_column)):
                 if len(words) != (tags := len(self.targets.encoded[split][i])):
@@ -283,11 +291,15 @@ class Text(SourceData):
         if split not in self._encoded:
             assert self.tokenizer is not None
             rows = self.rows[split]
-            texts = rows.column(self.input_column)
-            inputs = list(zip(texts, rows.column(self.pair), strict=True)) if self.pair else texts
+            columns = [rows.column(c) for c in (self.input_column, self.pair) if c is not None]
+            if self.symbols is not None:
+                columns = [[spell(text, self.symbols) for text in column] for column in columns]
+            inputs = list(zip(*columns, strict=True)) if self.pair else columns[0]
             self.tokenizer.enable_truncation(self.max_length)
-            encode = partial(encode_words, self.tokenizer) if self.tagging else self.tokenizer.encode_batch
-            encodings: list[Encoding] = encode(inputs)
+            if self.tagging:
+                encodings = encode_words(self.tokenizer, inputs)
+            else:
+                encodings = self.tokenizer.encode_batch(inputs, is_pretokenized=self.symbols is not None)
             self.tokenizer.no_truncation()
             self._encoded[split] = [
                 Item(
@@ -300,7 +312,7 @@ class Text(SourceData):
                 )
                 for i, e in enumerate(encodings)
             ]
-            lost = self._place_tags(texts, encodings, self._encoded[split]) if self.tagging else 0
+            lost = self._place_tags(inputs, encodings, self._encoded[split]) if self.tagging else 0
             cut = sum(bool(e.overflowing) for e in encodings)
             if cut:
                 rank_zero_warn(
@@ -357,9 +369,9 @@ class Text(SourceData):
         assert self.tokenizer is not None
         lengths = torch.tensor([len(i.ids) for i in items])
         longest = int(lengths.max())
-        ids = _padded([i.ids for i in items], longest, token_id(self.tokenizer, "pad"))
-        segments = _padded([i.segments for i in items if i.segments is not None], longest, 0)
-        documents = _padded([i.documents for i in items if i.documents is not None], longest, 0)
+        ids = padded([i.ids for i in items], longest, token_id(self.tokenizer, "pad"))
+        segments = padded([i.segments for i in items if i.segments is not None], longest, 0)
+        documents = padded([i.documents for i in items if i.documents is not None], longest, 0)
         units = [np.pad(i.units, ((0, 0), (0, longest - len(i.ids)))) for i in items if i.units is not None]
         targets = [i.target for i in items if i.target is not None]
         target = pad_targets(targets) if targets else None
@@ -378,13 +390,5 @@ class Text(SourceData):
 
     def fingerprint(self, split: str) -> str:
         assert self.tokenizer is not None
-        options = f"{self.input_column}|{self.pair}|{self.max_length}"
+        options = f"{self.input_column}|{self.pair}|{self.max_length}|{self.symbols}"
         return f"{super().fingerprint(split)}|{options}|{tokenizer_hash(self.tokenizer).hex()}"
-
-
-def _padded(rows: list[NDArray[Any]], size: int, filling: int) -> Tensor:
-    """Rows of unequal length → (B, size)."""
-    padded = np.full((len(rows), size), filling, np.int64)
-    for row, values in zip(padded, rows, strict=True):
-        row[: len(values)] = values
-    return torch.from_numpy(padded)

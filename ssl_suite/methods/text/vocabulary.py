@@ -32,6 +32,17 @@ def vocabulary_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets
     return _VocabularyLoss.apply(states, weight, bias, targets, torch.is_grad_enabled())
 
 
+@torch.no_grad()
+def token_log_likelihoods(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """(M,) log softmax(`states @ weight.T`) at `targets`, in float32 and as few rows of logits at a time."""
+    rows = max(1, CHUNK.get(states.device.type, LARGE) // len(weight))
+    pieces = [
+        -F.cross_entropy(F.linear(x, weight).float(), y, reduction="none")
+        for x, y in zip(states.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat(pieces)
+
+
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
