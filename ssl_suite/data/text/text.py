@@ -312,7 +312,7 @@ class Text(SourceData):
                 )
                 for i, e in enumerate(encodings)
             ]
-            lost = self._place_tags(inputs, encodings, self._encoded[split]) if self.tagging else 0
+            lost = self._place_tags(columns[0], encodings, self._encoded[split]) if self.tagging else 0
             cut = sum(bool(e.overflowing) for e in encodings)
             if cut:
                 rank_zero_warn(
