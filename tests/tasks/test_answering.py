@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ssl_suite.cli import main
+from ssl_suite.encoders.tokenizer import SPECIAL
 
 PEOPLE = ["Ada", "Bob", "Cleo", "Dora", "Emil", "Fay"]
 PLACES = ["Rome", "Oslo", "Lima", "Cairo"]
@@ -34,18 +36,30 @@ def squad(path: Path, n: int, seed: int) -> str:
     return str(path)
 
 
+def words() -> Tokenizer:
+    """A word a token, the same ids in every run; training breaks ties by chance."""
+    sentence = "lives in . nobody else came to live with them where is ?"
+    known = [*SPECIAL, *PEOPLE, *PLACES, *sentence.split()]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("squad")
     for split in ("train", "dev", "test"):
         squad(place / f"{split}-v2.0.json", 40, 0)
+    words().save(str(place / "words.tokenizer"))
     return place
 
 
 def fit(folder: Path, out: Path, *options: str) -> list[str]:
     return [
         "fit", "-c", "configs/text/squad.yaml", f"--model.encoder={ENCODER}", f"--data.source={folder}",
-        "--data.vocab_size=200", "--data.max_length=32", "--data.stride=6", "--data.max_question_length=8",
+        f"--data.tokenizer={folder}/words.tokenizer",
+        "--data.max_length=32", "--data.stride=6", "--data.max_question_length=8",
         "--data.batch_size=10", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false", "--trainer.num_sanity_val_steps=0", f"--out={out}", *options,
     ]  # fmt: skip
@@ -60,7 +74,7 @@ def test_a_small_encoder_learns_its_training_questions_and_writes_their_answers(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    options = ["--model.optim.lr=3e-3", "--trainer.max_epochs=40", "--trainer.check_val_every_n_epoch=20"]
+    options = ["--model.optim.lr=3e-3", "--trainer.max_epochs=60", "--trainer.check_val_every_n_epoch=20"]
     assert main([*fit(folder, out, *options), "--test_after=true"]) == 0
     assert last(out, "test/exact_match") > 0.9  # the same questions: it can learn them
     assert last(out, "test/no_answer_exact_match") > 0.5
