@@ -204,10 +204,16 @@ def format_table(rows: Sequence[Result]) -> Table:
 
     from ssl_suite.bench.stats import best, format_median, format_value, group_by, summarise, wins
 
-    table = Table("modality", "task", "metric", "method", "role", title="Results (mean ± 95 % interval over seeds)")
+    table = Table(
+        "modality",
+        "task",
+        "metric",
+        "method",
+        "role",
+        title="Results (mean ± 95 % interval over seeds, and the median [least, greatest])",
+    )
     for name in ("labels", "seeds", "value"):
         table.add_column(name, justify="right")
-    table.add_column("median [min, max]", justify="right")
     table.add_column("protocol")
     for cells in group_by(summarise(rows), lambda cell: cell.column).values():
         winner = best(cells)
