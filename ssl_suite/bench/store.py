@@ -204,10 +204,12 @@ def format_table(rows: Sequence[Result]) -> Table:
 
     from ssl_suite.bench.stats import best, format_median, format_value, group_by, summarise, wins
 
-    table = Table("modality", "task", "metric", "method", "role", title="Results (mean ± 95 % interval over seeds)")
+    title = Text("Results (mean ± 95 % interval over seeds, and below it the median [least, greatest])")
+    table = Table("modality", "task", "metric", title=title)
+    table.add_column("method", no_wrap=True)
+    table.add_column("role")
     for name in ("labels", "seeds", "value"):
-        table.add_column(name, justify="right")
-    table.add_column("median [min, max]", justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "value")
     table.add_column("protocol")
     for cells in group_by(summarise(rows), lambda cell: cell.column).values():
         winner = best(cells)
@@ -215,11 +217,8 @@ def format_table(rows: Sequence[Result]) -> Table:
             mark = " ▲" if wins(cell, cells) else ""
             metric = f"{cell.metric} {cell.arrow}" + (f" ({cell.split})" if cell.split != "test" else "")
             texts = [cell.modality, cell.task, metric, cell.method, cell.role, str(cell.labels), str(len(cell.seeds))]
-            texts += [
-                format_value(cell) + mark,
-                format_median(cell),
-                cell.protocol + (" (online)" if cell.online else ""),
-            ]
+            figures = filter(None, (format_value(cell) + mark, format_median(cell)))
+            texts += ["\n".join(figures), cell.protocol + (" (online)" if cell.online else "")]
             table.add_row(*map(Text, texts), style="bold" if cell is winner else None)
         table.add_section()
     return table

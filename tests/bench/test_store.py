@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ssl_suite.bench.stats import beats, best, difference, mean_interval, random_of, summarise
+from ssl_suite.bench.stats import beats, best, difference, format_median, mean_interval, random_of, summarise
 from ssl_suite.bench.store import Result, Store, format_table, to_json
 from ssl_suite.core.errors import UserError
 
@@ -156,6 +156,13 @@ def test_intervals_are_those_of_scipy(count: int, confidence: float) -> None:
     mean, half_width = mean_interval(values, confidence)
     low, high = scipy_stats.t.interval(confidence, count - 1, loc=np.mean(values), scale=scipy_stats.sem(values))
     assert (mean - half_width, mean + half_width) == pytest.approx((low, high))
+
+
+def test_the_median_stands_beside_the_extremes() -> None:
+    (cell,) = summarise(over_seeds([0.5, 0.1, 0.6, 0.55, 0.52]))
+    assert format_median(cell) == "0.520 [0.100, 0.600]"
+    (cell,) = summarise(over_seeds([0.5]))
+    assert format_median(cell) == ""
 
 
 def test_one_value_has_no_interval() -> None:
