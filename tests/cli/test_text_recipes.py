@@ -11,10 +11,6 @@ import ssl_suite
 from ssl_suite.cli import main
 
 CONFIGS = Path(ssl_suite.__file__).parent.parent / "configs"
-NEEDS_SHARED_LAYERS = pytest.mark.skipif(
-    "shared" not in (CONFIGS.parent / "ssl_suite/encoders/text.py").read_text(encoding="utf-8"),
-    reason="TextEncoder has no shared layers yet",
-)
 RECIPES = [
     "bert",
     "roberta",
@@ -23,7 +19,7 @@ RECIPES = [
     "electra",
     "elmo",
     "gpt",
-    pytest.param("albert", marks=NEEDS_SHARED_LAYERS),
+    "albert",
 ]
 
 
