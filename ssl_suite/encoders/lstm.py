@@ -135,8 +135,11 @@ class CharacterCNN(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv1d(width, count, kernel) for kernel, count in filters)
         self.highways = nn.ModuleList(nn.Linear(size, 2 * size) for _ in range(highways))
         self.projection = nn.Linear(size, dim // 2)
+        for convolve in self.convolutions:  # torch's own initialisation would leave all tokens nearly alike
+            nn.init.kaiming_normal_(convolve.weight, nonlinearity="relu")  # type: ignore[arg-type]
         for layer in self.highways:
-            nn.init.constant_(layer.bias[size:], 1.0)  # type: ignore[index]
+            nn.init.constant_(layer.bias[size:], 2.0)  # type: ignore[index]
+        nn.init.normal_(self.projection.weight, std=2 / size**0.5)
 
     def forward(self, characters: Tensor) -> Tensor:
         """(N, C) → (N, dim / 2)."""

@@ -92,18 +92,20 @@ def test_short_pairs_are_a_tenth() -> None:
     assert min(lengths) < 12
 
 
+@pytest.mark.parametrize("length", [16, 40])
 @pytest.mark.parametrize("kind", ["nsp", "sop"])
-def test_nothing_but_the_text_tells_the_label(kind: str) -> None:
+def test_nothing_but_the_text_tells_the_label(kind: str, length: int) -> None:
     """No rule on lengths or on where the segments end beats chance on a long corpus of like sentences."""
     tokens, where = corpus([4000] * 3)
-    pairs = SentencePairs(token_file(tokens), START, 40, kind, "corpus")
+    pairs = SentencePairs(token_file(tokens), START, length, kind, "corpus")
     labels, shapes = [], []
     for index in range(len(pairs)):
         ids, segments, label = pairs.make(index, item_seed(1, 0, index))
         a, b = halves(ids, segments)
         ends = [where.get(part[-1] + 1, (-1, -1))[:2] != where[part[-1]][:2] for part in (a, b)]
         labels.append(label)
-        shapes.append([len(a) > len(b), len(a) > 18, len(b) > 18, len(a) + len(b) > 30, *ends, ends[0] > ends[1]])
+        half, total = length // 2 - 2, len(a) + len(b)
+        shapes.append([len(a) > len(b), len(a) > half, len(b) > half, total > 1.5 * half, *ends, ends[0] > ends[1]])
     noise = 4 * (0.25 / len(labels)) ** 0.5
     for rule in np.array(shapes).T:
         assert abs((rule == np.array(labels)).mean() - 0.5) < noise

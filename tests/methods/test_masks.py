@@ -204,7 +204,7 @@ def test_masks_are_redrawn_every_epoch_and_blind_to_order_mates_and_padding(kind
     assert sum(torch.equal(first[1, i], later[1, i]) for i in range(10)) <= 1
 
 
-def test_the_rate_moves_with_the_run_and_validation_stays_with_single_tokens() -> None:
+def test_the_rate_moves_with_the_run_and_validation_keeps_its_own() -> None:
     masked, batch = model("word", rate=0.5, final_rate=0.1, val_rate=0.2), batch_of([62] * 8)
     masked.word_starts[:] = True
     shares = []
@@ -214,7 +214,6 @@ def test_the_rate_moves_with_the_run_and_validation_stays_with_single_tokens() -
     masked.eval()
     chosen = masked.corrupt(batch)[1]
     assert (chosen.sum(1) == 12).all()
-    assert torch.equal(chosen, model("span", val_rate=0.2).eval().corrupt(batch)[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -126,7 +126,8 @@ class SentencePairs:
             a, b = fit(middle - begin, b, total)
             parts = self.read(middle - a, a), self.read(self._elsewhere(first, b, draws) if broken else middle, b)
         else:
-            a, b = fit(middle - begin, int(self.begins[after]) - middle, total)
+            even = total - total % 2  # so that of two long segments the first is not always shorter by one
+            a, b = fit(middle - begin, int(self.begins[after]) - middle, even)
             parts = self.read(begin, a), self.read(middle, b)  # both lose their ends, so that neither is marked
             parts = parts[::-1] if broken else parts
         ids = np.concatenate([[self.start], parts[0], [self.end], parts[1], [self.end]])

@@ -17,7 +17,7 @@ from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id, word_starts
-from ssl_suite.methods.text.corrupt import choose_positions, maskable, replace_tokens
+from ssl_suite.methods.text.corrupt import maskable, replace_tokens
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.vocabulary import vocabulary_loss
 
@@ -25,8 +25,8 @@ from ssl_suite.methods.text.vocabulary import vocabulary_loss
 class MaskedLM(Method):
     """Predict masked tokens from both sides (Devlin et al. 2019, arXiv:1810.04805).
 
-    BERT, RoBERTa, ALBERT, SpanBERT and ERNIE are recipes of it, in configs/text. Validation masks single tokens at
-    `val_rate` whatever the training masks, so that its loss compares runs.
+    BERT, RoBERTa, ALBERT, SpanBERT and ERNIE are recipes of it, in configs/text. Validation masks as training does, but
+    always at `val_rate`; `ssl-suite validate` with `--model.mask.kind token` compares runs of different masks.
 
     Args:
         encoder: a bidirectional text encoder.
@@ -108,13 +108,10 @@ class MaskedLM(Method):
 
     def corrupt(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """Returns corrupted ids and the positions to predict, (B, T) bool."""
-        allowed, fate = maskable(batch, self.special), None
-        if self.training:
-            rate = self.rate + self.progress * (self.final_rate - self.rate)
-            words = allowed if self.mask.kind == "token" else self.word_starts[batch.ids]
-            chosen, fate = self.mask.choose(allowed, words, batch.units, batch.seed, rate, self.progress)
-        else:
-            chosen = choose_positions(allowed, batch.seed, self.val_rate)
+        rate = self.rate + self.progress * (self.final_rate - self.rate) if self.training else self.val_rate
+        allowed = maskable(batch, self.special)
+        words = allowed if self.mask.kind == "token" else self.word_starts[batch.ids]
+        chosen, fate = self.mask.choose(allowed, words, batch.units, batch.seed, rate, self.progress)
         ids = replace_tokens(batch.ids, chosen, batch.seed, self.special, self.mask_id, self.vocab_size, fate)
         return ids, chosen
 
