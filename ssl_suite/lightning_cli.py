@@ -8,6 +8,7 @@ import logging
 import shlex
 import time
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -265,8 +266,10 @@ def check_checkpoint(path: str | None) -> None:
         raise UserError(f"{path} is not a checkpoint of a run.")
 
 
+@cache  # filters that change make Python forget which warnings it has shown
 def quiet() -> None:
-    """Silences advertisements and warnings a user can do nothing about."""
+    """Silences advertisements and warnings a user can do nothing about; the others take one line, without code."""
+    warnings.formatwarning = lambda message, *_: f"{message}\n"
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not any(x in record.getMessage() for x in NOISE))
     for text in (

@@ -52,7 +52,7 @@ def record(
     task: str | None = None,
     role: str | None = None,
 ) -> list[Result]:
-    """Adds one row for each test metric.
+    """Adds one row for each test metric, the main one first.
 
     Args:
         trainer: after `test`.
@@ -86,7 +86,7 @@ def record(
     found = {tuple(k.split("/")): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test")}
     rows = [
         Result(split=split, metric=metric, direction="min" if metric in LOWER_IS_BETTER else "max", value=v, **shared)
-        for (split, metric), v in found.items()
+        for (split, metric), v in sorted(found.items(), key=lambda item: item[0] != ("test", model.main))
         if metric != "loss"
     ]
     if trainer.is_global_zero:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
-from ssl_suite.bench.store import Store, format_table
+from ssl_suite.bench.store import Result, Store, format_table
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.plugins import load_all
 
@@ -219,9 +219,17 @@ def run_benchmark(
     with console.status("Exhibits and report"):
         write_exhibits(benchmark, out)
         report = build_report(out)
-    console.print(format_table(Store(out / "results.sqlite").rows(split="test")))
+    console.print(format_table(main_metrics(Store(out / "results.sqlite").rows(split="test"))))
     console.print(f"{time.time() - started:.0f} s. Report: {report}")
     return report
+
+
+def main_metrics(rows: list[Result]) -> list[Result]:
+    """Of each task the metric that was recorded first; the report and `ssl-suite results` show all."""
+    main: dict[str, str] = {}
+    for row in rows:
+        main.setdefault(row.task, row.metric)
+    return [row for row in rows if row.metric == main[row.task]]
 
 
 def _pretrain(benchmark: Benchmark, out: Path, console: Console) -> None:

@@ -204,21 +204,18 @@ def format_table(rows: Sequence[Result]) -> Table:
 
     from ssl_suite.bench.stats import best, format_median, format_value, group_by, summarise, wins
 
-    title = Text("Results (mean ± 95 % interval over seeds, and below it the median [least, greatest])")
-    table = Table("modality", "task", "metric", title=title)
+    table = Table("task", title="Results over seeds; bold: the best of a task; ▲: beats random weights")
     table.add_column("method", no_wrap=True)
-    table.add_column("role")
-    for name in ("labels", "seeds", "value"):
-        table.add_column(name, justify="right", no_wrap=name == "value")
-    table.add_column("protocol")
-    for cells in group_by(summarise(rows), lambda cell: cell.column).values():
+    table.add_column("mean ± 95 %", justify="right", no_wrap=True)
+    table.add_column("median [min, max]", justify="right", no_wrap=True)
+    for column, cells in group_by(summarise(rows), lambda cell: cell.column).items():
         winner = best(cells)
-        for cell in cells:
-            mark = " ▲" if wins(cell, cells) else ""
-            metric = f"{cell.metric} {cell.arrow}" + (f" ({cell.split})" if cell.split != "test" else "")
-            texts = [cell.modality, cell.task, metric, cell.method, cell.role, str(cell.labels), str(len(cell.seeds))]
-            figures = filter(None, (format_value(cell) + mark, format_median(cell)))
-            texts += ["\n".join(figures), cell.protocol + (" (online)" if cell.online else "")]
+        metric = f"{column.metric} {cells[0].arrow}" + (f" ({column.split})" if column.split != "test" else "")
+        protocols = ", ".join(dict.fromkeys(cell.protocol + " (online)" * cell.online for cell in cells))
+        heading = [column.task, metric, f"{column.labels} labels", protocols]
+        for i, cell in enumerate(cells):
+            told = heading[i:] if cell is cells[-1] else heading[i : i + 1]  # a line a row, what is left in the last
+            texts = ["\n".join(told), cell.method, format_value(cell) + " ▲" * wins(cell, cells), format_median(cell)]
             table.add_row(*map(Text, texts), style="bold" if cell is winner else None)
         table.add_section()
     return table
