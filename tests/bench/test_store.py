@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from ssl_suite.bench.runner import main_metrics
 from ssl_suite.bench.stats import beats, best, difference, format_median, mean_interval, random_of, summarise
 from ssl_suite.bench.store import Result, Store, format_table, to_json
 from ssl_suite.core.errors import UserError
@@ -147,6 +148,24 @@ def test_the_terminal_table_shows_means_marks_and_the_best(capsys: pytest.Captur
     assert "0.910 ± 0.025 ▲" in printed
     assert "0.510 ± 0.025 " in printed
     assert "[red]one seed" in printed
+
+
+def test_a_narrow_terminal_cuts_no_name_and_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    rows = over_seeds([0.9, 0.91, 0.92], task="movie sentences", labels=1000)
+    Console(width=80).print(format_table(rows + over_seeds([0.5, 0.51, 0.52], task="movie sentences", role="random")))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    for whole in ("movie sentences", "1000 labels", RESULT.method, "0.910 ± 0.025", "0.910 [0.900, 0.920]"):
+        assert whole in printed
+
+
+def test_the_closing_table_has_the_metric_recorded_first() -> None:
+    rows = [
+        replace(RESULT, task=t, metric=m) for t in ("a", "b") for m in (("cer", "wer") if t == "a" else ("wer", "cer"))
+    ]
+    assert [(r.task, r.metric) for r in main_metrics(rows)] == [("a", "cer"), ("b", "wer")]
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
