@@ -85,9 +85,8 @@ def _classes(files: dict[Path, str]) -> Iterator[Entry]:
         return next((k for k in kinds if k), None)
 
     for node, origin in found_classes:
-        abstract = "options" in {
-            a.arg for f in node.body if isinstance(f, ast.FunctionDef) for a in [f.args.kwarg] if a
-        }
+        passes_on = {a.arg for f in node.body if isinstance(f, ast.FunctionDef) for a in [f.args.kwarg] if a}
+        abstract = "options" in passes_on and any(node.name in b for b in bases.values())
         if (which := kind(node.name)) and node.name not in KINDS and not node.name.startswith("_") and not abstract:
             yield Entry(which, node.name, (ast.get_docstring(node) or "").split("\n")[0], origin)
 

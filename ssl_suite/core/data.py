@@ -265,6 +265,7 @@ class DataModule(pl.LightningDataModule):
     def features(self, split: str) -> Features:
         """The frozen features of a split with its targets."""
         if split not in self._features:
+            self._expect(split)
             assert self._frozen is not None
             encode, key = self._frozen
             full_key = f"{key}|{self.fingerprint(split)}|{split}"

@@ -36,3 +36,15 @@ def test_script_prints_a_ratio_for_each_case(script: str, cases: list[str], need
     for r in out["results"]:
         assert r["ratio"] == pytest.approx(r["ours"] / r["peer"])
         assert r["ratio"] > 0
+
+
+def test_shakespeare_scores_both_sides(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the peer's side needs transformers: pip install ssl_suite[bench]")
+    text = tmp_path / "input.txt"
+    text.write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n\n" * 200)
+    options = ["--text", str(text), "--steps", "2", "--curve", str(tmp_path / "curve.svg")]
+    done = subprocess.run([sys.executable, "shakespeare.py", *options], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "nanoGPT's recipe" in done.stdout
+    assert "not reached" in done.stdout
+    assert (tmp_path / "curve.svg").read_text().count("seed 0") >= 1

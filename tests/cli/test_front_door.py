@@ -107,6 +107,8 @@ def test_the_catalogue_holds_what_a_recipe_can_name() -> None:
         "Classify",
         "CTC",
         "Text",
+        "Phrases",
+        "GLUE",
     } <= listed
     assert all(e.summary for e in catalog())
 

@@ -16,6 +16,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.tokenizer import train_tokenizer
 
 Maker = Callable[..., Path]
 
@@ -480,3 +481,16 @@ def test_bad_items_are_user_errors() -> None:
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+@pytest.mark.parametrize("labels", [None, 1])
+def test_files_without_a_training_split(tmp_path: Path, labels: int | None) -> None:
+    for split in ("dev", "test"):
+        (tmp_path / f"en-ud-{split}.conllu").write_text("1\tIt\tit\tPRON\t_\t_\t0\troot\t_\t_\n\n")
+    data = Text(str(tmp_path), column="tokens", target="upos", labels=labels, tokenizer="byte")
+    data.tokenizer = train_tokenizer(["It"], "byte")
+    message = complaint(data, Request(target="tags"))
+    assert message == f"{tmp_path} has no train split; it has: validation, test."
+    data.use_features(lambda batch: pytest.fail("nothing to encode"), "key")
+    with pytest.raises(UserError, match="has no train split"):
+        data.features("train")

@@ -89,6 +89,7 @@ class SourceData(DataModule):
 
     def _keep_few(self, targets: Targets, request: Request) -> None:
         assert self.label_budget is not None
+        self._expect("train")
         values = targets.values["train"]
         if self.label_budget > len(values):
             raise UserError(f"labels: {self.label_budget} asked, {self.rows['train'].name} has {len(values)} rows.")
