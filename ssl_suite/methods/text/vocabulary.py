@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK = {"cpu": 2**21}
+CHUNK = {"cpu": 2**22}
 """Logits held at once: what a CPU's cache keeps; elsewhere `LARGE`."""
 LARGE = 2**27
 
