@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ssl_suite.encoders.tokenizer import train_tokenizer
 
 PARIS = "Paris is the capital of France. The Seine, 777 km long, flows through it; in 1889 the Eiffel Tower was built."
 KOEI = "《战国无双3》是由光荣和ω-force开发的战国无双系列的正统第三续作。本作以三大故事为主轴。"
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "squad"
+XQUAD = Path(os.environ.get("SSL_SUITE_DATA", "nowhere")) / "squad"
 
 
 def qa(name: str, question: str, context: str, *answers: str, **more: Any) -> dict[str, Any]:
@@ -259,11 +260,11 @@ def test_cloze_questions_are_answered_by_the_lines_before(tmp_path: Path) -> Non
     assert len(data.rows["validation"]) > 100
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="XQuAD is not beside the checkout")
+@pytest.mark.skipif(not XQUAD.is_dir(), reason="SSL_SUITE_DATA names no folder with squad/")
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_xquad_answers_are_found_in_its_windows(language: str, tmp_path: Path) -> None:
     data = served(
-        str(SHARED / f"xquad.{language}.json"), ["answer"], tokenizer=trained_on(language, tmp_path), max_length=384
+        str(XQUAD / f"xquad.{language}.json"), ["answer"], tokenizer=trained_on(language, tmp_path), max_length=384
     )
     windows = data.windows("train")
     right = {
@@ -275,7 +276,7 @@ def test_xquad_answers_are_found_in_its_windows(language: str, tmp_path: Path) -
 
 
 def trained_on(language: str, folder: Path) -> str:
-    text = json.loads((SHARED / f"xquad.{language}.json").read_text())
+    text = json.loads((XQUAD / f"xquad.{language}.json").read_text())
     contexts = [p["context"] for a in text["data"] for p in a["paragraphs"]]
     train_tokenizer(contexts, "wordpiece", 8000).save(str(folder / "tokenizer.json"))
     return str(folder)
