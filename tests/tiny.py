@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssl_suite.core.batch import ImageBatch, SpeechBatch, TextBatch, lengths_to_mask
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.encoders.text import TextEncoder
+from ssl_suite.methods.text.corrupt import choose_positions, maskable, replace_tokens
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False}
 """Trainer options of a run that prints and logs nothing."""
@@ -39,6 +41,12 @@ def text_batch(lengths: list[int], vocab: int = 261, seeds: list[int] | None = N
     ids = torch.randint(5, vocab, mask.shape).masked_fill(~mask, pad)
     seed = torch.tensor(seeds if seeds is not None else list(range(len(lengths))))
     return TextBatch(torch.arange(len(lengths)), seed, None, ids, mask)
+
+
+def bert_mask(batch: TextBatch, special: Tensor, mask_id: int, vocab_size: int, rate: float) -> tuple[Tensor, Tensor]:
+    """BERT's corruption of single tokens, as MaskedLM puts it together: ids and chosen positions."""
+    chosen = choose_positions(maskable(batch, special), batch.seed, rate)
+    return replace_tokens(batch.ids, chosen, batch.seed, special, mask_id, vocab_size), chosen
 
 
 def speech_batch(lengths: list[int]) -> SpeechBatch:

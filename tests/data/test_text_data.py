@@ -118,7 +118,7 @@ def test_tokens_a_byte_counts_raw_text(pack: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"pack": True}, {"pack": False}, {"separate": True}])
 def test_masks_are_the_same_for_any_workers_and_batch_size(options: dict[str, bool], corpus: Path) -> None:
-    from ssl_suite.methods.text.corrupt import bert_mask
+    from tiny import bert_mask
 
     def masks(**loading: int) -> dict[tuple[int, int], list[int]]:
         data = served(corpus, **options, **loading)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from tiny import QUIET, text_batch, tiny_text_encoder
+from tiny import QUIET, bert_mask, text_batch, tiny_text_encoder
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ from ssl_suite.core.random import item_seed
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import special_ids, token_id, train_tokenizer
 from ssl_suite.methods.text.causal_lm import CausalLM, pick
-from ssl_suite.methods.text.corrupt import bert_mask, choose_positions, ordinary_ids
+from ssl_suite.methods.text.corrupt import choose_positions, ordinary_ids
 from ssl_suite.methods.text.masked_lm import MaskedLM
 
 SPECIAL, MASK, VOCAB = torch.tensor([0, 1, 2, 3, 4]), 4, 261

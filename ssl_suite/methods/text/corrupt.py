@@ -102,23 +102,6 @@ def maskable(batch: TextBatch, special: Tensor) -> Tensor:
     return batch.mask & ~torch.isin(batch.ids, special)
 
 
-def bert_mask(batch: TextBatch, special: Tensor, mask_id: int, vocab_size: int, rate: float) -> tuple[Tensor, Tensor]:
-    """BERT's corruption: single tokens, `replace_tokens`.
-
-    Args:
-        batch: token ids, mask and seeds.
-        special: (S,) ids that are never masked, never predicted and never drawn.
-        mask_id: id of [MASK].
-        vocab_size: ids below it may be drawn.
-        rate: share of the ordinary tokens to predict.
-
-    Returns:
-        Corrupted ids (B, T) and the chosen positions (B, T) bool.
-    """
-    chosen = choose_positions(maskable(batch, special), batch.seed, rate)
-    return replace_tokens(batch.ids, chosen, batch.seed, special, mask_id, vocab_size), chosen
-
-
 def ordinary_ids(u: Tensor, special: Tensor, vocab_size: int) -> Tensor:
     """Maps uniform numbers to ids below `vocab_size` that are not special."""
     ordinary = vocab_size - len(special)
