@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from side_by_side import WARM_UP, Case, Clock, arguments, compare, fit
+import hugging_face
+from side_by_side import Case, arguments, compare, fit
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.finetune import Finetune
@@ -53,51 +54,17 @@ def padded(source: str | None, batch: int) -> Any:
 
 def cola(args: argparse.Namespace) -> Case:
     """The whole encoder, one label a sentence."""
-    from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
-    from transformers.trainer_callback import PrinterCallback
+    from transformers import BertForSequenceClassification
 
     shape = {"dim": 32, "layers": 1, "heads": 2} if args.tiny else {"dim": 256, "layers": 4, "heads": 4}
     batch, folder = 4 if args.tiny else 32, Path(tempfile.mkdtemp())
     data = sentences(args.data, batch)
     encoder = TextEncoder(VOCAB, **shape, max_length=LENGTH, norm="post", eps=1e-12, dropout=0.1, segments=2)
     ours = Finetune(encoder, Classify(dropout=0.1), readout="cls", mode="finetune", optim=OPTIM)
-    config = BertConfig(
-        vocab_size=VOCAB,
-        hidden_size=shape["dim"],
-        num_hidden_layers=shape["layers"],
-        num_attention_heads=shape["heads"],
-        intermediate_size=4 * shape["dim"],
-        max_position_embeddings=LENGTH,
-        attention_probs_dropout_prob=0.0,
-        num_labels=2,
-    )
-    theirs = BertForSequenceClassification(config)
-
-    class Watch(TrainerCallback):
-        def __init__(self, clock: Clock) -> None:
-            self.clock = clock
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            self.clock.step(batch)
+    theirs = BertForSequenceClassification(hugging_face.bert(shape, VOCAB, LENGTH, 0.1, 0.0, num_labels=2))
 
     def peer(steps: int) -> float:
-        clock = Clock()
-        options = TrainingArguments(
-            str(folder),
-            per_device_train_batch_size=batch,
-            max_steps=WARM_UP + steps,
-            learning_rate=OPTIM.lr,
-            weight_decay=OPTIM.weight_decay,
-            use_cpu=True,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = Trainer(theirs, options, train_dataset=padded(args.data, batch), callbacks=[Watch(clock)])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        return clock.rate()
+        return hugging_face.rate(theirs, steps, lambda _: batch, padded(args.data, batch), OPTIM, batch)
 
     def side(steps: int) -> float:
         return fit(ours, steps, len, folder, datamodule=data, gradient_clip_val=1.0)

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hugging_face
 import numpy as np
 import torch
-from side_by_side import WARM_UP, Case, Clock, arguments, compare, fit
+from side_by_side import Case, arguments, compare, fit
 from text import LENGTH, OPTIM, VOCAB, batch, shape
 
 from ssl_suite.core.batch import TextBatch
@@ -57,23 +58,13 @@ def ours(kind: type[Text], args: argparse.Namespace) -> Callable[[int], float]:
     return side
 
 
-def hugging_face(by_length: bool, args: argparse.Namespace) -> Callable[[int], float]:
+def trainer(by_length: bool, args: argparse.Namespace) -> Callable[[int], float]:
     """The Trainer on the same rows: padded to the window, or by its own buckets (`group_by_length`)."""
     from datasets import Dataset
-    from transformers import (
-        BertConfig,
-        BertForMaskedLM,
-        DataCollatorForLanguageModeling,
-        PreTrainedTokenizerFast,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
-    from transformers.trainer_callback import PrinterCallback
+    from transformers import BertForMaskedLM, DataCollatorForLanguageModeling
 
     size, made, s = batch(args), data(Text, batch(args)), shape(args)
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made.tokenizer, **names)
+    tokenizer = hugging_face.wrapped(made.tokenizer)
     order = np.random.default_rng(0).permutation(made.size("train"))[:4096]
     rows = [made.read("train", int(i), 0).ids.tolist() for i in order]
     width = 0 if by_length else LENGTH
@@ -86,17 +77,7 @@ def hugging_face(by_length: bool, args: argparse.Namespace) -> Callable[[int], f
         "attention_mask": column(lambda row: [1] * len(row), 0),
         "special_tokens_mask": column(lambda row: [int(t < len(SPECIAL)) for t in row], 1),
     }
-    config = BertConfig(
-        vocab_size=VOCAB,
-        hidden_size=s["dim"],
-        num_hidden_layers=s["layers"],
-        num_attention_heads=s["heads"],
-        intermediate_size=4 * s["dim"],
-        max_position_embeddings=LENGTH,
-        hidden_dropout_prob=args.dropout,
-        attention_probs_dropout_prob=0.0,
-    )
-    model, folder = BertForMaskedLM(config), Path(tempfile.mkdtemp())
+    model = BertForMaskedLM(hugging_face.bert(s, VOCAB, LENGTH, args.dropout, 0.0))
 
     class Counting(DataCollatorForLanguageModeling):
         """Remembers the real tokens of the batches; without workers and prefetch, the last one is being trained on."""
@@ -109,30 +90,11 @@ def hugging_face(by_length: bool, args: argparse.Namespace) -> Callable[[int], f
             return made
 
     def side(steps: int) -> float:
-        clock, collator = Clock(), Counting(tokenizer, mlm_probability=0.15)
+        collator = Counting(tokenizer, mlm_probability=0.15)
         collator.real = []
-
-        class Watch(TrainerCallback):
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                clock.step(collator.real[len(clock.marks)])
-
-        options = TrainingArguments(
-            str(folder),
-            per_device_train_batch_size=size,
-            max_steps=WARM_UP + steps,
-            learning_rate=OPTIM.lr,
-            weight_decay=OPTIM.weight_decay,
-            train_sampling_strategy="group_by_length" if by_length else "random",
-            use_cpu=True,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = Trainer(model, options, collator, Dataset.from_dict(columns), callbacks=[Watch()])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        return clock.rate()
+        sampling = "group_by_length" if by_length else "random"
+        rows, real = Dataset.from_dict(columns), collator.real.__getitem__
+        return hugging_face.rate(model, steps, real, rows, OPTIM, size, collator, train_sampling_strategy=sampling)
 
     return side
 
@@ -145,12 +107,12 @@ def padding(args: argparse.Namespace) -> Case:
 
 
 def trainer_padding(args: argparse.Namespace) -> Case:
-    sides = {"ours": ours(Text, args), "peer": hugging_face(False, args)}
+    sides = {"ours": ours(Text, args), "peer": trainer(False, args)}
     return Case("buckets, padding", "tokens", "transformers Trainer, padded to 128", sides)
 
 
 def trainer_buckets(args: argparse.Namespace) -> Case:
-    sides = {"ours": ours(Text, args), "peer": hugging_face(True, args)}
+    sides = {"ours": ours(Text, args), "peer": trainer(True, args)}
     return Case("buckets, buckets", "tokens", "transformers Trainer, group_by_length", sides)
 
 

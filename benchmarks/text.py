@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from side_by_side import WARM_UP, Case, Clock, arguments, compare, fit
+import hugging_face
+from side_by_side import Case, arguments, compare, fit
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.optim import Optim
@@ -50,48 +51,14 @@ def blocks(batch_size: int) -> Any:
     return Dataset.from_dict({"input_ids": rows, "attention_mask": ones, "special_tokens_mask": special})
 
 
-def hugging_face(model: Any, mlm: bool, size: int, folder: Path) -> Any:
-    """The Trainer's recommended path: a data collator, its own AdamW and schedule, nothing logged or saved."""
-    from transformers import (
-        DataCollatorForLanguageModeling,
-        PreTrainedTokenizerFast,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
-
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=corpus(size).tokenizer, **names)
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm=mlm, mlm_probability=0.15 if mlm else None)
-
-    class Watch(TrainerCallback):
-        def __init__(self, clock: Clock) -> None:
-            self.clock = clock
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            self.clock.step(size * LENGTH)
-
+def trainer(model: Any, mlm: bool, size: int) -> Any:
     def side(steps: int) -> float:
-        clock = Clock()
-        options = TrainingArguments(
-            str(folder),
-            per_device_train_batch_size=size,
-            max_steps=WARM_UP + steps,
-            learning_rate=OPTIM.lr,
-            weight_decay=OPTIM.weight_decay,
-            use_cpu=True,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        columns = blocks(size) if mlm else blocks(size).remove_columns("special_tokens_mask")
-        trainer = Trainer(model, options, collator, columns, processing_class=tokenizer, callbacks=[Watch(clock)])
-        from transformers.trainer_callback import PrinterCallback
+        from transformers import DataCollatorForLanguageModeling
 
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        return clock.rate()
+        tokenizer = hugging_face.wrapped(corpus(size).tokenizer)
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm=mlm, mlm_probability=0.15 if mlm else None)
+        rows = blocks(size) if mlm else blocks(size).remove_columns("special_tokens_mask")
+        return hugging_face.rate(model, steps, lambda _: size * LENGTH, rows, OPTIM, size, collator)
 
     return side
 
@@ -105,21 +72,12 @@ def lightning(method: Any, size: int, folder: Path) -> Any:
 
 def masked_lm(args: argparse.Namespace) -> Case:
     """BERT's objective."""
-    from transformers import BertConfig, BertForMaskedLM
+    from transformers import BertForMaskedLM
 
     s, size, folder = shape(args), batch(args), Path(tempfile.mkdtemp())
-    config = BertConfig(
-        vocab_size=VOCAB,
-        hidden_size=s["dim"],
-        num_hidden_layers=s["layers"],
-        num_attention_heads=s["heads"],
-        intermediate_size=4 * s["dim"],
-        max_position_embeddings=LENGTH,
-        hidden_dropout_prob=args.dropout,
-        attention_probs_dropout_prob=args.attention_dropout,
-    )
+    config = hugging_face.bert(s, VOCAB, LENGTH, args.dropout, args.attention_dropout)
     ours = MaskedLM(TextEncoder(VOCAB, **s, max_length=LENGTH, dropout=args.dropout), optim=OPTIM)
-    theirs = hugging_face(BertForMaskedLM(config), True, size, folder)
+    theirs = trainer(BertForMaskedLM(config), True, size)
     name = f"MaskedLM, dropout {args.dropout}, peer's attention dropout {args.attention_dropout}"
     return Case(name, "tokens", "transformers Trainer, BERT", {"ours": lightning(ours, size, folder), "peer": theirs})
 
@@ -143,7 +101,7 @@ def causal_lm(args: argparse.Namespace) -> Case:
     )
     encoder = TextEncoder(VOCAB, **s, max_length=LENGTH, causal=True, dropout=args.dropout, activation="gelu_tanh")
     ours = CausalLM(encoder, optim=OPTIM)
-    theirs = hugging_face(GPT2LMHeadModel(config), False, size, folder)
+    theirs = trainer(GPT2LMHeadModel(config), False, size)
     name = f"CausalLM, dropout {args.dropout}, peer's attention dropout {args.attention_dropout}"
     return Case(name, "tokens", "transformers Trainer, GPT-2", {"ours": lightning(ours, size, folder), "peer": theirs})
 
