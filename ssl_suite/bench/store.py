@@ -202,7 +202,7 @@ def format_table(rows: Sequence[Result]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from ssl_suite.bench.stats import best, format_median, format_value, group_by, summarise, wins
+    from ssl_suite.bench.stats import best, format_median, format_value, group_by, row_key, row_names, summarise, wins
 
     table = Table("task", title="Results over seeds; bold: the best of a task; ▲: beats random weights")
     table.add_column("method", no_wrap=True)
@@ -212,10 +212,12 @@ def format_table(rows: Sequence[Result]) -> Table:
         winner = best(cells)
         metric = f"{column.metric} {cells[0].arrow}" + (f" ({column.split})" if column.split != "test" else "")
         protocols = ", ".join(dict.fromkeys(cell.protocol + " (online)" * cell.online for cell in cells))
+        names = row_names(cells)
         heading = [column.task, metric, f"{column.labels} labels", protocols]
         for i, cell in enumerate(cells):
             told = heading[i:] if cell is cells[-1] else heading[i : i + 1]  # a line a row, what is left in the last
-            texts = ["\n".join(told), cell.method, format_value(cell) + " ▲" * wins(cell, cells), format_median(cell)]
+            name = names[row_key(cell)].replace(" · ", "\n")
+            texts = ["\n".join(told), name, format_value(cell) + " ▲" * wins(cell, cells), format_median(cell)]
             table.add_row(*map(Text, texts), style="bold" if cell is winner else None)
         table.add_section()
     return table

@@ -150,6 +150,16 @@ def test_the_terminal_table_shows_means_marks_and_the_best(capsys: pytest.Captur
     assert "[red]one seed" in printed
 
 
+def test_random_weights_of_two_encoders_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    encoders = ("TextEncoder-1a2b", "TextEncoder-causal-3c4d")
+    rows = [r for e in encoders for r in over_seeds([0.5, 0.52], method="random", role="random", encoder=e)]
+    Console(width=80).print(format_table(rows + over_seeds([0.8, 0.9], encoder=encoders[0])))
+    printed = capsys.readouterr().out
+    assert all(printed.count(encoder) == 1 for encoder in encoders)
+
+
 def test_a_narrow_terminal_cuts_no_name_and_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
