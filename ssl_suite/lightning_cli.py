@@ -253,7 +253,8 @@ def check_checkpoint(path: str | None) -> None:
     if path is None or path in ("best", "last", "hpc", "registry"):
         return
     if not Path(path).exists():
-        raise UserError(f"There is no checkpoint {path}.")
+        others = ", ".join(sorted(p.name for p in Path(path).parent.glob("*.ckpt")))
+        raise UserError(f"There is no checkpoint {path}" + (f"; its folder has {others}." if others else "."))
     if Path(path).is_dir() and (Path(path) / "model.safetensors").exists():
         raise UserError(f"{path} is an encoder folder: start from it with --model.encoder; --ckpt_path resumes a run.")
     try:
@@ -279,6 +280,7 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*logging interval.*",
         ".*`validation_step`.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",
         ".*LSTM with projections.*",
     ):
         warnings.filterwarnings("ignore", text)

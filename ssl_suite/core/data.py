@@ -288,8 +288,7 @@ class DataModule(pl.LightningDataModule):
                 return self.train_batches(epoch)
             return plain_batches(len(features), self.batch_size, run_seed(), epoch, drop_last=False)
 
-        world = self.trainer.world_size if self.trainer else 1
-        rank = self.trainer.global_rank if self.trainer else 0
+        rank, world = self._process
         sampler = EpochSampler(batches, self._position, rank, world, self._limit(len(batches(0)) // world))
         return self._loader(sampler, features if features is not None else self.dataset("train"), features is not None)
 
@@ -322,16 +321,14 @@ class DataModule(pl.LightningDataModule):
         if self._frozen is None:
             return self._raw_loader(split)
         features = self.features(split)
-        return self._loader(EvalSampler(len(features), self.eval_batch_size), features, True)
+        return self._loader(EvalSampler(len(features), self.eval_batch_size, None, *self._process), features, True)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.finish(batch)
 
     def _raw_loader(self, split: str) -> Loader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self._frozen is not None:  # each rank keeps all features
-            rank, world = 0, 1
-        sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), rank, world)
+        place = (0, 1) if self._frozen is not None else self._process  # each rank keeps all features
+        sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), *place)
         return self._loader(sampler, self.dataset(split), False)
 
     def _loader(self, sampler: Any, dataset: Dataset[Any], ready: bool) -> Loader:
@@ -346,6 +343,11 @@ class DataModule(pl.LightningDataModule):
             generator=torch.Generator(),  # workers take no number from the run's own stream
         )
         return Loader(loader)
+
+    @property
+    def _process(self) -> tuple[int, int]:
+        """This process' rank, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _position(self) -> int:
         return batches_done(self.trainer) if self.trainer else 0

@@ -118,7 +118,7 @@ class Finetune(Evaluation):
         output, mask = self(batch)
         if batch.target is None:
             raise UserError(f"The {split} split of {self.data.source_name} has no targets; use `predict`.")
-        self.log_scalars(prefix(split), {"loss": self.task.loss(output, mask, batch.target)}, batch)
+        self.log_mean(f"{prefix(split)}/loss", self.task.loss(output, mask, batch.target), len(batch))
         self.task.update(self._scores(split), output, mask, batch.target)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

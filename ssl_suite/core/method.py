@@ -146,10 +146,9 @@ class Method(TrainModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         out = self.step(batch)
-        weight = len(batch) if out.weight is None else float(out.weight)
+        weight = len(batch) if out.weight is None else out.weight
         for name, value in {"loss": out.loss, **out.logs}.items():
-            size = max(1, int(out.weights.get(name, weight)))
-            self.log(f"val/{name}", value, batch_size=size, prog_bar=name == "loss", sync_dist=True)
+            self.log_mean(f"val/{name}", value, out.weights.get(name, weight), bar=name == "loss")
 
     def on_validation_epoch_end(self) -> None:
         if self.perplexity:  # of the mean over all tokens; a mean of the batches' exponentials would be greater

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from ssl_suite.core.batch import Batch
 from ssl_suite.core.data import DataModule, batches_done, run_seed
@@ -39,6 +40,7 @@ class TrainModule(pl.LightningModule):
     def __init__(self, optim: Optim) -> None:
         super().__init__()
         self.optim = optim
+        self.means = nn.ModuleDict()  # of `log_mean`
 
     @property
     def data(self) -> DataModule:
@@ -105,16 +107,21 @@ class TrainModule(pl.LightningModule):
     def log_scalars(
         self, prefix: str, values: Mapping[str, Tensor | float], batch: Batch, bar: tuple[str, ...] = ()
     ) -> None:
-        """Logs each value once under `prefix/name`; waits for no device."""
+        """Logs each value of a training step under `prefix/name`; waits for no device."""
         for name, value in values.items():
-            self.log(
-                f"{prefix}/{name}",
-                value,
-                batch_size=len(batch),
-                prog_bar=name in bar,
-                sync_dist=prefix != "train",
-                add_dataloader_idx=False,
-            )
+            self.log(f"{prefix}/{name}", value, batch_size=len(batch), prog_bar=name in bar)
+
+    def log_mean(self, name: str, value: Tensor, weight: Tensor | float, bar: bool = False) -> None:
+        """Logs Σ weight·value / Σ weight over the batches of an epoch and all ranks.
+
+        Lightning's own mean rounds each rank's share of the weight to an integer.
+        """
+        if name not in self.means:
+            self.means[name] = MeanMetric(nan_strategy=math.nan).to(self.device)  # "disable" drops the weights too
+        mean = cast(MeanMetric, self.means[name])
+        mean.update(value, weight)
+        where = f"means.{name}"  # Lightning looks metrics up once, before this one was made
+        self.log(name, mean, prog_bar=bar, add_dataloader_idx=False, metric_attribute=where)
 
 
 class Evaluation(TrainModule):

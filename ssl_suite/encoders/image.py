@@ -60,13 +60,14 @@ class ImageEncoder(Encoder):
         config = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(config.get("mean", IMAGENET[0])).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.get("std", IMAGENET[1])).view(3, 1, 1), persistent=False)
+        self.memory_format = fastest_format(self.net)
         self.dim, self.num_states = self.net.num_features, 1
         self.stride = 1 if small_images else 32
         self.config["pretrained"] = False  # a folder brings its own weights
 
     def forward(self, batch: ImageBatch) -> Encoded:
         images = (batch.images - self.mean) / self.std
-        x = self.net.forward_features(images.contiguous(memory_format=torch.channels_last))  # the faster convolutions
+        x = self.net.forward_features(images.contiguous(memory_format=self.memory_format))
         pooled = self.net.forward_head(x)
         states = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x  # (B, D, h, w) or already (B, T, D)
         return Encoded((states,), torch.ones(states.shape[:2], dtype=torch.bool, device=x.device), pooled)
@@ -80,6 +81,16 @@ class ImageEncoder(Encoder):
         named = dict(self.net.named_parameters())
         order = sorted(groups, key=lambda k: (not isinstance(k, (int, float)), k if isinstance(k, (int, float)) else 0))
         return [[named[n] for n in groups[k] if n in named] for k in order]
+
+
+def fastest_format(net: nn.Module) -> torch.memory_format:
+    """Channels last, for the faster convolutions, but where oneDNN fails at it.
+
+    Its strided 1 × 1 convolutions of fewer than 8 channels write outside their memory on CPUs with AVX2 (torch 2.14).
+    """
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    broken = any(m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels % 8 for m in convolutions)
+    return torch.contiguous_format if broken else torch.channels_last
 
 
 def small_stem(net: Any, name: str) -> None:

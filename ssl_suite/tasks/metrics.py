@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassMatthewsCorrCoef
-from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
+from torchmetrics.classification import MulticlassF1Score, MulticlassMatthewsCorrCoef
+from torchmetrics.regression import SpearmanCorrCoef
+from torchmetrics.utilities import dim_zero_cat
+
+from ssl_suite.core.batch import IGNORE
 
 
 class Matthews(MulticlassMatthewsCorrCoef):
@@ -19,18 +22,38 @@ class Matthews(MulticlassMatthewsCorrCoef):
         return torch.zeros((), device=self.confmat.device) if any(constant) else super().compute()
 
 
-class Pearson(PearsonCorrCoef):
-    """Pearson's correlation; 0 where all answers or all truths are the same, for it is undefined there."""
+class MacroF1(MulticlassF1Score):
+    """Mean F1 of the `n` classes that occur; an answer `n` stands for none of them, and takes precision from none."""
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n + 1, average=None, ignore_index=IGNORE)
 
     def compute(self) -> Tensor:
-        return super().compute().nan_to_num(0.0)
+        occurs = (self.tp + self.fp + self.fn)[:-1] > 0
+        return super().compute()[:-1][occurs].mean()
 
 
 class Spearman(SpearmanCorrCoef):
-    """Spearman's correlation; 0 where all answers or all truths are the same."""
+    """Spearman's correlation; 0 where all answers or all truths are the same, for it is undefined there."""
 
     def compute(self) -> Tensor:
-        return super().compute().nan_to_num(0.0)
+        answers, truths = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        constant = (answers == answers[0]).all() or (truths == truths[0]).all()
+        return torch.zeros((), device=answers.device) if constant else self.correlation(answers, truths)
+
+    def correlation(self, answers: Tensor, truths: Tensor) -> Tensor:
+        return super().compute()
+
+
+class Pearson(Spearman):
+    """Pearson's correlation; of all values at once, for running sums of a constant leave a trace of rounding."""
+
+    def correlation(self, answers: Tensor, truths: Tensor) -> Tensor:
+        return torch.corrcoef(torch.stack([answers, truths]).float())[0, 1]
 
 
 def are_entities(labels: Sequence[str]) -> bool:

@@ -44,14 +44,14 @@ class Span(Task):
 
     The best span is searched jointly among the `n_best` starts and ends, inside the context alone, over all windows of
     a question. Where the training split has questions without an answer (SQuAD 2.0), none is given if the score of "no
-    answer" exceeds the best span's by more than a threshold. `f1` and `exact_match` use the threshold as it stands;
-    `best_f1` uses the one that is best on the validation split itself, which is then kept for `test` and `predict`.
+    answer" exceeds the best span's by more than a threshold: the given one, else the one with the best F1 on the
+    validation split, found anew at each validation and kept in the checkpoint for `test` and `predict`.
 
     Args:
         scoring: `squad`, or `cmrc` for Chinese: characters, no articles.
         max_tokens: longest answer.
         n_best: starts and ends considered in each window.
-        null_threshold: of "no answer"; None: 0 until the first validation has found the best.
+        null_threshold: of "no answer"; None for the best on the validation split.
         hidden: width of a hidden layer; 0 for a linear head.
         dropout: before the last layer.
     """
@@ -72,9 +72,9 @@ class Span(Task):
     ) -> None:
         super().__init__()
         self.scoring, self.max_tokens, self.n_best = scoring, max_tokens, n_best
-        self.tuned = null_threshold is None
+        self.null_threshold = null_threshold
         self.hidden, self.dropout = hidden, dropout
-        self.register_buffer("threshold", torch.tensor(null_threshold or 0.0))
+        self.register_buffer("threshold", torch.zeros(()))
 
     def build(self, dim: int, labels: list[str]) -> None:
         self.labels = labels
@@ -129,13 +129,8 @@ class Span(Task):
 
     def figures(self, answers: list[Answer], golds: list[list[str]], tune: bool) -> dict[str, float]:
         """Exact match and F1; where questions may have no answer, of both kinds apart and at the best threshold."""
-        given = [score(self.said(a), g, self.scoring) for a, g in zip(answers, golds, strict=True)]
-        figures = means("", given)
-        if not self.may_be_silent:
-            return figures
-        figures |= means("has_answer_", [s for s, g in zip(given, golds, strict=True) if g])
-        figures |= means("no_answer_", [s for s, g in zip(given, golds, strict=True) if not g])
-        if tune:
+        figures = {}
+        if tune and self.may_be_silent:
             odds = [a.odds for a in answers]
             answered = [score(a.text, g, self.scoring) for a, g in zip(answers, golds, strict=True)]
             silent = [score("", g, self.scoring) for g in golds]
@@ -143,13 +138,18 @@ class Span(Task):
                 best, threshold = best_threshold(odds, [s[i] for s in answered], [s[i] for s in silent])
                 figures[f"best_{name}"] = best
             figures["best_f1_threshold"] = threshold
-            if self.tuned:
-                self.threshold.fill_(threshold)
+            self.threshold.fill_(threshold)
+        given = [score(self.said(a), g, self.scoring) for a, g in zip(answers, golds, strict=True)]
+        figures |= means("", given)
+        if self.may_be_silent:
+            figures |= means("has_answer_", [s for s, g in zip(given, golds, strict=True) if g])
+            figures |= means("no_answer_", [s for s, g in zip(given, golds, strict=True) if not g])
         return figures
 
     def said(self, answer: Answer) -> str:
         """The text that is given, "" for no answer."""
-        return "" if self.may_be_silent and answer.odds > float(self.threshold) else answer.text
+        threshold = float(self.threshold) if self.null_threshold is None else self.null_threshold
+        return "" if self.may_be_silent and answer.odds > threshold else answer.text
 
     def decode(self, output: Tensor, mask: Tensor) -> list[Any]:
         """The best (start, end) anywhere in each input."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import head
-from ssl_suite.tasks.metrics import EntityF1, are_entities
+from ssl_suite.tasks.metrics import EntityF1, MacroF1, are_entities
 
 Name = Literal["accuracy", "macro_f1", "entity_f1"]
 
@@ -65,8 +64,8 @@ class Tag(Task):
     def metrics(self) -> MetricCollection:
         n = len(self.labels)
         made: dict[Name, Metric] = {
-            "accuracy": MulticlassAccuracy(n, average="micro", ignore_index=IGNORE),
-            "macro_f1": MulticlassF1Score(n, average="macro", ignore_index=IGNORE),
+            "accuracy": MulticlassAccuracy(n + 1, average="micro", ignore_index=IGNORE),
+            "macro_f1": MacroF1(n),
         }
         chosen: dict[str, Metric | MetricCollection] = {k: metric for k, metric in made.items() if k in self.names}
         if are_entities(self.labels):
@@ -77,10 +76,10 @@ class Tag(Task):
         beyond = (0, target.shape[1] - output.shape[1])
         answer, seen = F.pad(output.argmax(-1), beyond), F.pad(mask, beyond)
         counted = target != IGNORE
-        wrong = (target + 1) % len(self.labels)
+        none = len(self.labels)
         for name in ("accuracy", "macro_f1"):
             if name in metrics:
-                metrics[name].update(torch.where(seen, answer, wrong).flatten(), target.flatten())
+                metrics[name].update(answer.masked_fill(~seen, none).flatten(), target.flatten())
         if "entity_f1" in metrics:
             said = [self._names(row, keep) for row, keep in zip(answer.masked_fill(~seen, -1), counted, strict=True)]
             metrics["entity_f1"].update(said, [self._names(*row) for row in zip(target, counted, strict=True)])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -302,6 +305,32 @@ def test_the_recipe_fits_selects_by_the_tasks_metric_and_writes_the_leaderboards
         else:
             assert all(0 <= float(a) <= 5 and len(a) == 5 for a in answers)
     assert len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == N["test"]
+
+
+def test_two_processes_say_and_score_what_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A probe on frozen features, with odd numbers of rows."""
+    recipe, source = str(Path(__file__).parents[2] / "configs/text/glue.yaml"), official(tmp_path, "mnli")
+    given = ["-c", recipe, f"--data.source={source}", "--data.task=mnli", "--data.vocab_size=200", *QUICK]
+    given += [f"--model.encoder={SMALL}", "--model.mode=probe", "--data.eval_batch_size=3"]
+    assert main(["fit", *given, f"--out={tmp_path / 'run'}"]) == 0
+    given += [f"--ckpt_path={tmp_path / 'run/checkpoints/best.ckpt'}"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    said = {}
+    for command in ("validate", "predict"):
+        alone, both = tmp_path / f"{command}1", tmp_path / f"{command}2"
+        assert main([command, *given, f"--out={alone}"]) == 0
+        done = subprocess.run(
+            [sys.executable, "-m", "ssl_suite", command, *given, *two, f"--out={both}"],
+            capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said[command] = capsys.readouterr().out, done.stdout
+    for name in ("MNLI-m.tsv", "MNLI-mm.tsv", "predictions.jsonl", "predictions-mismatched.jsonl"):
+        assert (tmp_path / "predict2" / name).read_text() == (tmp_path / "predict1" / name).read_text()
+    figures = [dict(re.findall(r"(val\S*) +\W* +([-\d.]+)", text)) for text in said["validate"]]
+    assert {"val/loss", "val_mismatched/loss", "val/accuracy"} <= figures[0].keys()
+    for name, value in figures[0].items():
+        assert float(figures[1][name]) == pytest.approx(float(value), abs=1e-5), name
 
 
 def test_scoring_a_test_split_without_labels_is_refused_before_training(

@@ -289,3 +289,11 @@ def test_few_training_questions(folder: str) -> None:
     assert torch.equal(data.target("train", 0), data.windows("train").target(0))
     with pytest.raises(UserError, match="labels: 9 asked"):
         Questions(folder, labels=9).serve(Request(target="span"))
+
+
+@pytest.mark.parametrize("content", ["", '{"version": "1.1", "data": []}'])
+def test_a_file_without_questions_is_refused(content: str, tmp_path: Path) -> None:
+    written(tmp_path / "dev-v1.1.json", (PARIS, ENGLISH))
+    (tmp_path / "train-v1.1.json").write_text(content)
+    with pytest.raises(UserError, match=r"train-v1\.1\.json.*(is empty|no questions)"):
+        served(str(tmp_path))

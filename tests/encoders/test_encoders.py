@@ -206,3 +206,9 @@ def test_masked_mean_counts_real_positions_and_survives_none() -> None:
     mask = torch.tensor([[True, True, False], [False, False, False]])
     expected: Tensor = values[0, :2].mean(0)
     torch.testing.assert_close(masked_mean(values, mask), torch.stack([expected, torch.zeros(4)]))
+
+
+@pytest.mark.parametrize(("width", "wanted"), [(4, torch.contiguous_format), (8, torch.channels_last)])
+def test_narrow_resnets_keep_off_the_convolutions_that_corrupt_memory(width: int, wanted: torch.memory_format) -> None:
+    assert tiny_image_encoder(width=width).memory_format == wanted
+    assert ImageEncoder("resnet18").memory_format == torch.channels_last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -273,6 +272,8 @@ def tidy(entry: Entry, rows: Rows, split: str) -> Rows:
     """
     from datasets import ClassLabel, Dataset, Features, Value
 
+    if len(rows) == 0:
+        raise UserError(f"{rows.name} is empty.")
     texts = next((t for t in (entry.texts, entry.hub) if t and set(t) <= set(rows.columns)), None)
     if texts is None:
         wanted = " and ".join(map(repr, entry.texts))
@@ -315,7 +316,7 @@ def label_of(entry: Entry, value: Any) -> int | float | None:
         score = float(text)
     except ValueError:
         return None
-    return score if math.isfinite(score) and score >= 0 else None
+    return score if 0 <= score <= 5 else None
 
 
 def _report(entry: Entry, rows: Rows, bad: list[int], fate: str) -> None:

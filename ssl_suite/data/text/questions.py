@@ -102,8 +102,8 @@ class Questions(Text):
         self._windows.clear()
         if not self._opened:
             self._opened = {split: self._filter(rows) for split, rows in self._open().items()}
-            for split, rows in self._opened.items():
-                self._check(split, rows)
+            for rows in self._opened.values():
+                self._expect_questions(rows)
         training = request.labels is None
         self.rows = hold_out(self._opened) if training else dict(self._opened)
         self._golds = {split: self._locate(rows) for split, rows in self.rows.items()}
@@ -134,9 +134,11 @@ class Questions(Text):
             made[split] = Rows(Dataset.from_dict(columns), f"cloze:{rows.name}", digest)
         return made
 
-    def _check(self, split: str, rows: Rows | None = None) -> None:
+    @staticmethod
+    def _expect_questions(rows: Rows) -> None:
         """Raises UserError at the first row without a question and a context, and at an id that occurs twice."""
-        rows = rows or self.rows[split]
+        if len(rows) == 0:
+            raise UserError(f"{rows.name} holds no questions.")
         for column in ("question", "context"):
             for i, value in enumerate(rows.column(column)):
                 if not isinstance(value, str) or not value.strip():
