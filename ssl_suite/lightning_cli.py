@@ -56,6 +56,7 @@ class SuiteCLI(LightningCLI):
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile the encoder.")
         precision = Literal["highest", "high", "medium"]
         parser.add_argument("--matmul", type=precision, default="highest", help="fp32 products; high: TF32.")
+        parser.add_argument("--split", type=str | None, default=None, help="Which one predict answers; default: test.")
         parser.add_argument("--role", type=str | None, default=None, help="ssl, random, simple or supervised.")
 
     def before_instantiate_classes(self) -> None:
@@ -100,6 +101,7 @@ class SuiteCLI(LightningCLI):
         if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:
             self.model.recall(torch.load(config.ckpt_path, weights_only=True, map_location="meta", mmap=True))
         if self.subcommand == "predict":
+            self.datamodule.predict_split = config.split
             trainer.callbacks.append(WritePredictions(Path(config.out)))  # type: ignore[attr-defined]
         mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
         if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
@@ -354,5 +356,10 @@ def options_of(arguments: list[str]) -> set[str]:
     import inspect
 
     trainer = {f"trainer.{name}" for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"}
-    ours = {"out", "overwrite", "test_after", "results", "task_name", "role", "config", "ckpt_path", "seed_everything"}
-    return trainer | ours | {"model", "data", "print_config", "model.encoder", "model.optim.lr", "data.source"}
+    ours = {"out", "overwrite", "test_after", "results", "task_name", "role", "split", "config", "ckpt_path"}
+    return (
+        trainer
+        | ours
+        | {"seed_everything"}
+        | {"model", "data", "print_config", "model.encoder", "model.optim.lr", "data.source"}
+    )

@@ -153,6 +153,7 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.on_error, self.cache_features = num_workers, on_error, cache_features
         self.labels = []
+        self.predict_split: str | None = None
         self.request: Request | None = None
         self.skipped = multiprocessing.Value("i", 0)
         self._features: dict[str, Features] = {}
@@ -292,15 +293,21 @@ class DataModule(pl.LightningDataModule):
         sampler = EpochSampler(batches, self._position, rank, world, self._limit(len(batches(0)) // world))
         return self._loader(sampler, features if features is not None else self.dataset("train"), features is not None)
 
-    def parts(self, kind: Split) -> list[str]:
+    def parts(self, kind: str) -> list[str]:
         """A split and what a task has beside it: of MNLI, `validation` and `validation_mismatched`."""
         beside = [] if self._pretraining else [s for s in self.splits() if s.startswith(f"{kind}_")]
         return [kind, *beside]
 
     @property
     def predicted(self) -> list[str]:
-        """The splits `predict` answers."""
-        return self.parts("test" if self.has("test") else "train")
+        """The splits `predict` answers: the one that was named, and what a task has beside it."""
+        split = self.predict_split or "test"
+        if not self.has(split):
+            raise UserError(
+                f"{self.source_name} has no {split} split to answer; it has: {', '.join(self.splits())}. Name one with "
+                "--split, or keep the rows to answer in a folder as test.jsonl, test.csv, ... or, files, in test/."
+            )
+        return self.parts(split)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         return self._loaders(self.parts("validation")) if self.has("validation") else []

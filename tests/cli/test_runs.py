@@ -155,6 +155,24 @@ def test_predict_writes_an_answer_a_row_for_data_without_targets(
     assert read_jsonl(tmp_path / "unlabelled/predictions.jsonl") == labelled
 
 
+def test_predict_answers_the_split_that_is_named_and_never_another(
+    tmp_path: Path, pretrained: dict[str, Path], sources: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = probe("classify text", tmp_path / "probe", str(pretrained["text"] / "encoder"), sources["text"])
+    assert main(["fit", *arguments]) == 0
+    predict = ["predict", *arguments, f"--ckpt_path={tmp_path / 'probe/checkpoints/best.ckpt'}"]
+    table = pq.read_table(Path(sources["text"]) / "test.parquet")
+    (tmp_path / "new").mkdir()
+    for split in ("train", "validation"):
+        pq.write_table(table.slice(0, {"train": 7, "validation": 3}[split]), tmp_path / f"new/{split}.parquet")
+    predict += [f"--data.source={tmp_path / 'new'}", f"--out={tmp_path / 'out'}"]
+    assert main(predict) == 2
+    assert "has no test split to answer; it has: train, validation. Name one with --split" in capsys.readouterr().err
+    assert main([*predict, "--split=validation"]) == 0
+    answered = read_jsonl(tmp_path / "out/predictions.jsonl")
+    assert [row["id"] for row in answered] == table["id"].to_pylist()[:3]
+
+
 def test_predict_with_a_method_writes_embeddings(
     tmp_path: Path, pretrained: dict[str, Path], sources: dict[str, str]
 ) -> None:

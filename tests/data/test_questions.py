@@ -18,7 +18,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import SAMPLES
 from ssl_suite.data.text.cloze import cloze
 from ssl_suite.data.text.questions import Questions
-from ssl_suite.data.text.squad import Gold
+from ssl_suite.data.text.squad import Gold, read_questions
 from ssl_suite.data.text.windows import Template, Windows
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
@@ -66,6 +66,37 @@ def folder(tmp_path: Path) -> str:
     for name in ("train-v1.1.json", "dev-v1.1.json"):
         written(tmp_path / name, (PARIS, ENGLISH), (KOEI, CHINESE))
     return str(tmp_path)
+
+
+# CMRC 2018's older layout ---------------------------------------------------------------------------------------------
+
+
+def old_cmrc(path: Path, **more: Any) -> str:
+    asked = [
+        {"query_id": "DEV_0_QUERY_0", "query_text": "本作以什么为主轴?", "answers": ["三大故事", "故事"]},
+        {"query_id": "DEV_0_QUERY_1", "query_text": "由哪两个公司开发?", "answers": ["光荣和ω-force"]} | more,
+    ]
+    path.write_text(json.dumps([{"context_id": "DEV_0", "title": "t", "context_text": KOEI, "qas": asked}]), "utf-8")
+    return str(path)
+
+
+def test_cmrcs_older_layout_is_read(tmp_path: Path) -> None:
+    rows = read_questions(Path(old_cmrc(tmp_path / "cmrc2018_dev.json")))
+    assert rows["id"] == ["DEV_0_QUERY_0", "DEV_0_QUERY_1"]
+    assert rows["question"][0] == "本作以什么为主轴?"
+    assert rows["context"] == [KOEI, KOEI]
+    starts = [KOEI.index("三大故事"), KOEI.index("故事")]
+    assert rows["answers"][0] == {"text": ["三大故事", "故事"], "answer_start": starts}
+    data = served(str(tmp_path / "cmrc2018_dev.json"), ["answer"])
+    assert data.splits() == ["validation"]
+    assert all(gold and KOEI.startswith(gold.text, gold.start) for gold in data.windows("validation").answers)
+
+
+def test_what_cmrcs_older_layout_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dev\.json, \[0\]\.qas\[1\] has no 'query_text'"):
+        read_questions(Path(old_cmrc(tmp_path / "dev.json", query_text=None)))
+    with pytest.raises(UserError, match=r"\[0\]\.qas\[1\]: 'answers' must be a list of texts"):
+        read_questions(Path(old_cmrc(tmp_path / "dev.json", answers=[{"text": "光荣"}])))
 
 
 # Windows --------------------------------------------------------------------------------------------------------------

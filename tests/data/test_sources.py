@@ -15,12 +15,10 @@ from PIL import Image
 
 from ssl_suite.core.data import DataModule, Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.common import source as source_module
 from ssl_suite.data.common.files import read_documents
-from ssl_suite.data.common.source import open_source
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
-from ssl_suite.data.text.text import Text, list_text
+from ssl_suite.data.text.text import Text
 
 Maker = Callable[..., Path]
 CLASS = Request(target="class")
@@ -275,7 +273,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         path.write_text("\n".join([mark.join(rows[0]), *(mark.join(row.values()) for row in rows)]) + "\n")
 
 
-# Text files and large files -------------------------------------------------------------------------------------------
+# Text files --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -292,38 +290,3 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 def test_documents_of_a_text_file(text: str, documents: list[str], tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(text.encode())
     assert list(read_documents(tmp_path / "a.txt")) == documents
-
-
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "txt"])
-def test_a_large_file_is_mapped_and_read_again_once_it_changes(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from datasets import Dataset
-
-    def write(texts: list[str]) -> None:
-        if kind == "parquet":
-            Dataset.from_dict({"text": texts}).to_parquet(path)
-        elif kind == "jsonl":
-            path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        else:
-            path.write_text("\n".join(texts))
-
-    path = tmp_path / f"a.{kind}"
-    write(["one", "two"])
-    monkeypatch.setattr(source_module, "LARGE", 0)
-    rows = open_source(str(path), list_text)["train"]
-    assert rows.table.cache_files
-    assert list(rows.values("text")) == ["one", "two"]
-    assert list(rows.values("text", 1)) == ["two"]
-    write(["one", "two", "three"])
-    assert list(open_source(str(path), list_text)["train"].values("text")) == ["one", "two", "three"]
-
-
-def test_a_bad_line_of_a_large_jsonl_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "LARGE", 0)
-    (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n{"text": "cut o\n')
-    with pytest.raises(UserError, match=r"a\.jsonl, line 2 is not JSON"):
-        open_source(str(tmp_path / "a.jsonl"), list_text)
-    (tmp_path / "b.jsonl").write_bytes(b'{"text": "good"}\n{"text": "caf\xe9"}\n')
-    with pytest.raises(UserError, match=r"b\.jsonl, rows 1 to 2: one holds text that is not UTF-8"):
-        list(open_source(str(tmp_path / "b.jsonl"), list_text)["train"].values("text"))

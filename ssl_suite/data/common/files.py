@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
+import re
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +15,122 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.errors import UserError
 
+PIECE = 1 << 20
+"""Characters of a json list that are read at once."""
+SPACE = re.compile(r"[ \t\n\r]*")
+
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Rows of a csv, tsv, jsonl or json file; values of csv and tsv are text, and tsv knows no quotes (as GLUE's).
+    """All rows of a file, see `each_row`."""
+    return list(each_row(path, columns))
+
+
+def each_row(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a csv, tsv, jsonl or json file, one at a time in memory.
+
+    Values of csv and tsv are text, and tsv knows no quotes (as GLUE's). A json file is a list, or as jsonl is.
 
     Args:
         path: of the file.
         columns: names of the columns of a csv or tsv file that has no header.
+
+    Raises:
+        UserError: a row is broken; names its line, or its place in the list.
     """
-    text = read_utf8(path)
     if path.suffix in (".csv", ".tsv"):
-        return _read_separated(path, text, columns)
-    if path.suffix == ".json" and text.lstrip().startswith("["):
-        rows = json.loads(text)
-        places = [f"entry {i}" for i in range(1, len(rows) + 1)]
-    else:
-        lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        places, rows = [f"line {i}" for i, _ in lines], []
-        for place, (_, line) in zip(places, lines, strict=True):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise UserError(f"{path}, {place} is not JSON ({error}); mend or remove it.") from None
-    for place, row in zip(places, rows, strict=True):
+        yield from _separated(path, columns)
+        return
+    is_list = path.suffix == ".json" and _first_character(path) == "["
+    for place, row in _json_list(path) if is_list else _json_lines(path):
         if not isinstance(row, dict):
             raise UserError(f"{path}, {place} is not a JSON object with named columns.")
-    return rows
+        yield row
 
 
-def _read_separated(path: Path, text: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+def _separated(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     """Raises UserError at a csv row that does not have the header's columns: a quote may have swallowed others.
 
     In a tsv a quote is a character like any other; rows of another width, which official files have, are counted.
     """
     csv.field_size_limit(2**31 - 1)
-    file, rows, odd = io.StringIO(text, newline=""), [], []
     if tabs := path.suffix == ".tsv":
-        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        reader = csv.reader(_pieces(path), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(file, strict=True)
-    line = 1
+        reader = csv.reader(_pieces(path), strict=True)
+    number, odd, first_odd, line = 0, 0, "", 1
     try:
         names = columns or next(reader, [])
         line = reader.line_num + 1  # where the next row begins
         for values in reader:
             if values:
-                rows.append(dict(zip_longest(names, values[: len(names)])))
+                number += 1
                 if len(values) != len(names):
-                    odd.append(f"row {len(rows)} (line {line}) has {len(values)} columns, the header {len(names)}")
+                    odd += 1
+                    where = f"row {number} (line {line}) has {len(values)} columns, the header {len(names)}"
+                    first_odd = first_odd or where
                     if not tabs:
-                        raise UserError(f"{path}, {odd[0]}; look for a quote or comma too many or too few.")
+                        raise UserError(f"{path}, {where}; look for a quote or comma too many or too few.")
+                yield dict(zip_longest(names, values[: len(names)]))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, row {len(rows) + 1} (line {line}): a quote is not closed ({error}).") from None
+        raise UserError(f"{path}, row {number + 1} (line {line}): a quote is not closed ({error}).") from None
     if odd:
-        rank_zero_warn(f"{path}: {len(odd)} of {len(rows)} rows are of another width than the header; {odd[0]}.")
-    return rows
+        rank_zero_warn(f"{path}: {odd} of {number} rows are of another width than the header; {first_odd}.")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """The objects of a file with one a line, and the place of each."""
+    for number, line in enumerate(_utf8_lines(path), 1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number} is not JSON ({error}); mend or remove it.") from None
+
+
+def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
+    """The entries of a file that is one list, and the place of each."""
+    scan, pieces = json.JSONDecoder().raw_decode, _pieces(path, PIECE)
+    text, at, number = "", 0, 0
+
+    def more() -> bool:
+        nonlocal text, at
+        piece = "".join(islice(pieces, 1 + (len(text) - at) // PIECE))  # as much again, for a long entry
+        if piece:
+            text, at = text[at:] + piece, 0
+        return bool(piece)
+
+    def skip() -> str:
+        """The next character that is no white space; nothing at the end of the file."""
+        nonlocal at
+        while True:
+            at = SPACE.match(text, at).end()  # type: ignore[union-attr]
+            if at < len(text) or not more():
+                return text[at : at + 1]
+
+    skip()  # to the bracket
+    at += 1
+    while skip() != "]" or number:
+        number += 1
+        while True:
+            try:
+                entry, end = scan(text, at)
+                if end < len(text) or not more():  # a number may go on
+                    break
+            except json.JSONDecodeError as error:
+                cut_off = error.pos > len(text) - 16 or error.msg.startswith("Unterminated")
+                if not cut_off or not more():
+                    raise UserError(f"{path}, entry {number} is not JSON ({error.msg}); mend or remove it.") from None
+        at = end
+        yield f"entry {number}", entry
+        if (mark := skip()) == "]":
+            break
+        if mark != ",":
+            raise UserError(f"{path}: neither a comma nor the list's end follows entry {number}; mend it.")
+        at += 1
+    at += 1
+    if skip():
+        raise UserError(f"{path}: something follows the end of the list; mend it.")
 
 
 def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -121,6 +182,22 @@ def _utf8_lines(path: Path) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 raise _not_utf8(path, number, byte + error.start) from None
             byte += len(line)
+
+
+def _first_character(path: Path) -> str:
+    """The first that is no white space; nothing where there is none."""
+    return next((found[0] for piece in _pieces(path, PIECE) if (found := piece.lstrip())), "")
+
+
+def _pieces(path: Path, size: int | None = None) -> Iterator[str]:
+    """The text of a file as it is, a line or `size` characters at a time; raises UserError where it is not UTF-8."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from iter(partial(file.read, size), "") if size else file
+    except UnicodeDecodeError:
+        for _ in _utf8_lines(path):  # names the line
+            pass
+        raise
 
 
 def _not_utf8(path: Path, line: int, byte: int) -> UserError:

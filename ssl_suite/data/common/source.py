@@ -5,27 +5,34 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.core.features import default_cache
-from ssl_suite.data.common.files import columns_of, read_documents, read_rows
+from ssl_suite.data.common.arrow import HELD, Row, mapped, tables_folder
+from ssl_suite.data.common.files import columns_of, each_row, read_documents
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
-LARGE = 200_000_000
-"""Bytes above which a file of text is not read into memory but mapped, from a copy in the cache folder."""
+LARGE = 50_000_000
+"""Bytes of files above which they are not read into memory but mapped, from a copy in the cache folder."""
+STAMPED = 50_000_000
+"""Bytes below which a column is hashed whole."""
 TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 TABLES |= dict.fromkeys((".conllu", ".conll", ".bio", ".iob", ".iob2"), "CoNLL")  # read by Text
 SAMPLES = Path(__file__).parent.parent / "samples"
 
-FolderReader = Callable[[Path], "dict[str, list[Any]] | Dataset"]
-"""A modality's way to list a folder of media files, or the files a CSV names: column → values, or a table."""
+FolderReader = Callable[[Path], dict[str, list[Any]] | Iterator[Row]]
+"""A modality's way to read a table, or a folder of files: column → values, or, of what may be large, row after row."""
+
+Places = NDArray[np.int64]
 
 Names = Mapping[str, tuple[str, ...]]
 """Split → what it may be called; the first that is there is taken."""
@@ -36,11 +43,14 @@ class Rows:
 
     Attributes:
         fingerprint: changes whenever the file or the selection of rows does.
-        numbers: place of each row in the source, for messages; None for all of it.
+        numbers: (rows,) place of each row in the source, for messages; None for all of it.
     """
 
-    def __init__(self, table: Dataset, name: str, fingerprint: str = "", numbers: list[int] | None = None) -> None:
-        self.table, self.name, self.fingerprint, self.numbers = table, name, fingerprint, numbers
+    def __init__(
+        self, table: Dataset, name: str, fingerprint: str = "", numbers: Sequence[int] | Places | None = None
+    ) -> None:
+        self.table, self.name, self.fingerprint = table, name, fingerprint
+        self.numbers = None if numbers is None else np.asarray(numbers)
         self._columns: dict[str, list[Any]] = {}
 
     def __len__(self) -> int:
@@ -65,10 +75,11 @@ class Rows:
             self._columns[name] = list(self.table[name])
         return self._columns[name]
 
-    def values(self, name: str, start: int = 0, size: int = 1000) -> Iterator[Any]:
-        """Values of a column one after the other, from row `start` on; `size` at a time in memory."""
+    def values(self, name: str, start: int = 0) -> Iterator[Any]:
+        """Values of a column one after the other, from row `start` on; a thousand, or 16 MB, at a time in memory."""
         self.expect(name)
         table = self.table.select_columns(name)
+        size = max(1, min(1000, HELD * len(table.data) // max(1, table.data.nbytes)))
         for first in range(start, len(self), size):
             last = min(first + size, len(self))
             try:
@@ -85,12 +96,13 @@ class Rows:
         return list(feature.names) if hasattr(feature, "names") else None
 
     def where(self, index: int) -> str:
-        return f"{self.name}, row {(self.numbers[index] if self.numbers else index) + 1}"
+        return f"{self.name}, row {(index if self.numbers is None else self.numbers[index]) + 1}"
 
-    def take(self, indices: list[int]) -> Rows:
-        digest = hashlib.sha256(f"{self.fingerprint}{indices}".encode()).hexdigest()[:16]
-        numbers = [self.numbers[i] for i in indices] if self.numbers else indices
-        return Rows(self.table.select(indices), self.name, digest, numbers)
+    def take(self, indices: Sequence[int] | Places) -> Rows:
+        places = np.asarray(indices, np.int64)
+        digest = hashlib.sha256(self.fingerprint.encode() + places.tobytes()).hexdigest()[:16]
+        numbers = places if self.numbers is None else self.numbers[places]
+        return Rows(self.table.select(places), self.name, digest, numbers)
 
 
 def open_source(
@@ -116,6 +128,7 @@ def open_source(
         opened = _samples(source.removeprefix("samples:"))
     elif source.startswith("hf:"):
         opened = _hub(source.removeprefix("hf:"), names or ALIASES)
+        state = "|".join(_hub_state(table) for table, _ in opened.values())
     else:
         path = Path(source).expanduser()
         if not path.exists():
@@ -133,11 +146,11 @@ def open_source(
 
 
 def _stamp(table: Dataset) -> str:
-    """A hash of the columns that hold no media: cheap, and different for different data."""
+    """A hash of the columns that are small: cheap. `_state` and `_hub_state` tell whether large ones changed."""
     digest = hashlib.sha256()
     for name in table.column_names:
         column = table.data.column(name)
-        if column.nbytes < 50_000_000:
+        if column.nbytes < STAMPED:
             for buffer in (b for chunk in column.chunks for b in chunk.buffers() if b is not None):
                 digest.update(buffer)
     return digest.hexdigest()[:16]
@@ -147,13 +160,22 @@ def _state(place: Path, tables: list[Dataset], media: str | None) -> str:
     """A hash of the names, sizes and times of a local source's files: changes whenever one of them does."""
     files = set(place.rglob("*")) if place.is_dir() else {place}
     for table in tables:
-        if place.is_file() and media in table.column_names and table.data.column(media).nbytes < 50_000_000:
+        if place.is_file() and media in table.column_names and table.data.column(media).nbytes < STAMPED:
             files |= {Path(v["path"]) for v in table[media] if isinstance(v, dict) and v.get("bytes") is None}
     digest = hashlib.sha256()
     for path in sorted(p for p in files if p.is_file()):
         stat = path.stat()
         digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
+
+
+def _hub_state(table: Dataset) -> str:
+    """What `datasets` names a table by (data set, configuration, revision, split), and the files it was prepared in.
+
+    The files' sizes and times tell a table that was prepared again under the same name.
+    """
+    files = [Path(file["filename"]).stat() for file in table.cache_files]
+    return "|".join([table._fingerprint, *(f"{stat.st_size}|{stat.st_mtime_ns}" for stat in files)])
 
 
 def _datasets() -> Any:
@@ -172,18 +194,16 @@ def _undecoded(table: Dataset, media: str | None) -> Dataset:
     return table.cast_column(media, type(feature)(decode=False)) if hasattr(feature, "decode") else table
 
 
-def _table(path: Path, reader: FolderReader | None = None) -> Dataset:
+def _table(path: Path, reader: FolderReader, large: bool) -> Dataset:
     kind = TABLES.get(path.suffix)
     if kind is None:
         raise UserError(f"{path}: cannot read {path.suffix or 'this'} files as a table; use {', '.join(TABLES)}.")
-    datasets = _datasets()
     try:
         if kind != "parquet":
-            read = (reader or read_table)(path)
-            return read if isinstance(read, datasets.Dataset) else datasets.Dataset.from_dict(read)
-        if path.stat().st_size > LARGE:
-            return datasets.Dataset.from_parquet(str(path), cache_dir=_tables())
-        return datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+            return _read(path, reader, large)
+        if large:
+            return _datasets().Dataset.from_parquet(str(path), cache_dir=str(tables_folder()))
+        return _datasets().Dataset.from_parquet(str(path), keep_in_memory=True)
     except UserError:
         raise
     except Exception as error:  # one library, many errors
@@ -191,20 +211,22 @@ def _table(path: Path, reader: FolderReader | None = None) -> Dataset:
         raise UserError(f"{path} cannot be read as {kind}: {' '.join(str(cause).split())[:200]}") from error
 
 
-def _tables() -> str:
-    """Where tables are kept that stay on the disk; a file that changes gets another."""
-    return str(default_cache() / "tables")
+def _read(place: Path, reader: FolderReader, large: bool) -> Dataset:
+    found, dataset = reader(place), _datasets().Dataset
+    if isinstance(found, dict):
+        return dataset.from_dict(found)
+    if large:
+        return mapped(lambda: reader(place), _state(place, [], None))  # type: ignore[arg-type, return-value]
+    return dataset.from_dict(columns_of(list(found)))
 
 
-def read_table(path: Path) -> dict[str, list[Any]] | Dataset:
-    """Columns of a csv, tsv, json or jsonl file; a large jsonl stays on the disk."""
-    if path.suffix != ".jsonl" or path.stat().st_size <= LARGE:
-        return columns_of(read_rows(path))
-    try:
-        return _datasets().Dataset.from_json(str(path), cache_dir=_tables())
-    except Exception:
-        read_rows(path)  # names the line
-        raise
+def _is_large(paths: Iterable[Path]) -> bool:
+    return sum(path.stat().st_size for path in paths if path.is_file()) > LARGE
+
+
+def each_text(path: Path) -> Iterator[Row]:
+    """The documents of a text file as rows."""
+    return ({"text": document} for document in read_documents(path))
 
 
 def _named_tables(folder: Path, names: Names | None = None) -> dict[str, list[Path]]:
@@ -223,7 +245,8 @@ def split_named(path: Path) -> str | None:
 
 
 def _read_tables(named: dict[str, list[Path]], reader: FolderReader | None = None) -> dict[str, tuple[Dataset, str]]:
-    tables = {split: [_table(p, reader) for p in paths] for split, paths in named.items()}
+    large = _is_large(path for paths in named.values() for path in paths)
+    tables = {split: [_table(p, reader or each_row, large) for p in paths] for split, paths in named.items()}
     join = _datasets().concatenate_datasets
     return {s: (join(t) if len(t) > 1 else t[0], str(named[s][0])) for s, t in tables.items()}
 
@@ -250,20 +273,10 @@ def _hub(name: str, names: Names) -> dict[str, tuple[Dataset, str]]:
 
 
 def _file(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:
+    large = _is_large([path])
     if path.suffix == ".txt":
-        dataset = _datasets().Dataset
-        if path.stat().st_size > LARGE:
-            changed = path.stat().st_mtime_ns
-            table = dataset.from_generator(_texts, cache_dir=_tables(), gen_kwargs={"path": path, "changed": changed})
-        else:
-            table = dataset.from_dict({"text": list(read_documents(path))})
-        return {"train": (table, str(path))}
-    return {"train": (_table(path, reader), str(path))}
-
-
-def _texts(path: Path, changed: int) -> Iterator[dict[str, str]]:
-    for document in read_documents(path):
-        yield {"text": document}
+        return {"train": (_read(path, each_text, large), str(path))}
+    return {"train": (_table(path, reader or each_row, large), str(path))}
 
 
 def _folder(path: Path, reader: FolderReader | None, names: Names | None) -> dict[str, tuple[Dataset, str]]:
@@ -273,8 +286,8 @@ def _folder(path: Path, reader: FolderReader | None, names: Names | None) -> dic
     if reader is None:
         raise UserError(f"{path} has no tables named after splits (train.jsonl, test.parquet, ...).")
     folders = inside or {"train": path}
-    dataset = _datasets().Dataset
-    return {split: (dataset.from_dict(reader(folder)), str(folder)) for split, folder in folders.items()}
+    large = _is_large(path.rglob("*"))
+    return {split: (_read(folder, reader, large), str(folder)) for split, folder in folders.items()}
 
 
 def hold_out(splits: dict[str, Rows], share: float = 0.1) -> dict[str, Rows]:
@@ -282,8 +295,11 @@ def hold_out(splits: dict[str, Rows], share: float = 0.1) -> dict[str, Rows]:
     if "validation" in splits or "train" not in splits or len(splits["train"]) < 10:
         return splits
     train = splits["train"]
-    n = len(train)
-    chosen = {i for i in range(n) if int(hashlib.md5(f"{i}".encode()).hexdigest(), 16) % 1000 < share * 1000}
-    chosen = chosen or {n - 1}
-    kept = train.take([i for i in range(n) if i not in chosen])
-    return {**splits, "train": kept, "validation": train.take(sorted(chosen))}
+    hashes = (int(hashlib.md5(f"{i}".encode()).hexdigest(), 16) % 1000 for i in range(len(train)))
+    chosen = np.fromiter((h < share * 1000 for h in hashes), bool, len(train))
+    chosen[-1] |= not chosen.any()
+    return {
+        **splits,
+        "train": train.take(np.flatnonzero(~chosen)),
+        "validation": train.take(np.flatnonzero(chosen)),
+    }

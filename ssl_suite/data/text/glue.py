@@ -84,6 +84,7 @@ MATCHED: Names = {
     "test": ("test_matched",),
     "test_mismatched": ("test_mismatched",),
 }
+NLI = ("entailment", "neutral", "contradiction")
 GLUE_TASKS = {
     "cola": Entry(
         "CoLA", ("sentence",), BINARY, ("matthews", "accuracy"), headless=("source", "label", "mark", "sentence")
@@ -95,7 +96,7 @@ GLUE_TASKS = {
     "mnli": Entry(
         "MNLI",
         PAIR,
-        ("entailment", "neutral", "contradiction"),
+        NLI,
         ACCURACY,
         label="gold_label",
         hub=("premise", "hypothesis"),
@@ -105,8 +106,16 @@ GLUE_TASKS = {
     "qnli": Entry("QNLI", ("question", "sentence"), ("entailment", "not_entailment"), ACCURACY),
     "rte": Entry("RTE", PAIR, ("entailment", "not_entailment"), ACCURACY),
     "wnli": Entry("WNLI", PAIR, BINARY, ACCURACY),
+    "ax": Entry(
+        "AX",
+        PAIR,
+        NLI,
+        ("matthews", "accuracy"),
+        hub=("premise", "hypothesis"),
+        splits={"test": ("AX", "diagnostic", "test")},
+    ),
 }
-"""The nine tasks (Wang et al. 2019, arXiv:1804.07461)."""
+"""The nine tasks (Wang et al. 2019, arXiv:1804.07461) and AX, the diagnostic that a model of MNLI answers."""
 
 CHINESE_NLI = ("neutral", "entailment", "contradiction")
 NEWS = tuple(str(n) for n in (100, 101, 102, 103, 104, 106, 107, 108, 109, 110, 112, 113, 114, 115, 116))
@@ -139,7 +148,7 @@ class GLUE(Text):
     """A task of GLUE: texts, labels and metrics follow from its name.
 
     Args:
-        task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli.
+        task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli; or ax, which a run on mnli answers by `predict`.
         source: GLUE's official folder (with CoLA/train.tsv, ...), the task's own, a folder of parquet, or
             `hf:nyu-mll/glue`.
         dev_is_test: score the official dev split as the test split, and select models on a tenth of the training rows:

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.common.files import read_documents
-from ssl_suite.data.common.source import read_table
+from ssl_suite.data.common.arrow import Row
+from ssl_suite.data.common.files import each_row
+from ssl_suite.data.common.source import each_text
 from ssl_suite.data.text.conll import READERS
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+
+def list_text(place: Path) -> dict[str, list[Any]] | Iterator[Row]:
+    """Documents of all .txt files below a folder, one after the other; the rows of a table as they are."""
+    if place.is_file():
+        return READERS[place.suffix](place) if place.suffix in READERS else each_row(place)
+    return _documents(place)
 
 
-def list_text(folder: Path) -> dict[str, list[Any]] | Dataset:
-    """Documents of all .txt files below a folder; a table is read as it is.
-
-    Raises:
-        UserError: there is none, one is empty of text, or one is not UTF-8.
-    """
-    if folder.is_file():
-        return READERS[folder.suffix](folder) if folder.suffix in READERS else read_table(folder)
+def _documents(folder: Path) -> Iterator[Row]:
+    """Raises UserError where there is no .txt file, all are empty of text, or one is not UTF-8."""
     paths = sorted(folder.rglob("*.txt"))
     if not paths:
         raise UserError(f"{folder} holds no .txt files and no table named after a split.")
-    documents = {path: list(read_documents(path)) for path in paths}
-    empty = [path for path, found in documents.items() if not found]
+    empty = []
+    for path in paths:
+        some = False
+        for row in each_text(path):
+            some = True
+            yield row
+        if not some:
+            empty.append(path)
     if len(empty) == len(paths):
         raise UserError(f"{folder}: every .txt file is empty.")
     if empty:
         rank_zero_warn(f"{folder}: {len(empty)} of {len(paths)} .txt files are empty, {empty[0]} for one.")
-    return {"text": [document for found in documents.values() for document in found]}

@@ -1,4 +1,4 @@
-"""Reading questions: SQuAD's JSON (1.1 and 2.0; XQuAD, DRCD and CMRC 2018 share it) and tables with its columns."""
+"""Reading questions: SQuAD's JSON (1.1 and 2.0; XQuAD, DRCD and CMRC 2018 share it), CMRC's older one, and tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_questions(path: Path) -> dict[str, list[Any]]:
     """Reads a file of questions as columns id, question, context and answers ({"text": [...], "answer_start": [...]}).
 
     Args:
-        path: SQuAD's JSON, or a jsonl, json, csv or tsv table with these columns.
+        path: SQuAD's JSON, CMRC 2018's older JSON, or a jsonl, json, csv or tsv table with these columns.
 
     Raises:
         UserError: it is a folder without files named after splits, is no JSON, or an entry lacks something.
@@ -40,6 +40,8 @@ def read_questions(path: Path) -> dict[str, list[Any]]:
                 raise UserError(f"{path} is not JSON ({error}); mend it or fetch it again.") from None
         if isinstance(content, dict) and isinstance(content.get("data"), list):
             return columns_of([row for i, a in enumerate(content["data"]) for row in _article(f"{path}, data[{i}]", a)])
+        if isinstance(content, list) and content and isinstance(content[0], dict) and "context_text" in content[0]:
+            return columns_of([row for i, entry in enumerate(content) for row in _old_cmrc(f"{path}, [{i}]", entry)])
     return columns_of(read_rows(path))
 
 
@@ -61,10 +63,25 @@ def _article(place: str, article: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def _old_cmrc(place: str, entry: Any) -> list[dict[str, Any]]:
+    """CMRC 2018's first layout: answers are texts alone, each at its first place in the context (−1: nowhere)."""
+    rows = []
+    context = _get(place, entry, "context_text", str)
+    for j, asked in enumerate(_get(place, entry, "qas", list)):
+        where = f"{place}.qas[{j}]"
+        row = {"id": str(_get(where, asked, "query_id", (str, int))), "question": _get(where, asked, "query_text", str)}
+        texts = _get(where, asked, "answers", list) if "answers" in asked else None
+        if not all(isinstance(text, str) for text in texts or ()):
+            raise UserError(f"{where}: 'answers' must be a list of texts; mend it.")
+        answers = None if texts is None else {"text": texts, "answer_start": [context.find(text) for text in texts]}
+        rows.append(row | {"context": context, "answers": answers})
+    return rows
+
+
 def _get(place: str, holder: Any, name: str, kind: type | tuple[type, ...]) -> Any:
     value = holder.get(name) if isinstance(holder, dict) else None
     if not isinstance(value, kind):
-        raise UserError(f"{place} has no {name!r} as SQuAD's files do; mend it.")
+        raise UserError(f"{place} has no {name!r} as the official files do; mend it.")
     return value
 
 
