@@ -96,6 +96,7 @@ class SuiteCLI(LightningCLI):
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         if config.compile:
+            torch._dynamo.config.recompile_limit = 32  # a block with or without padding, chosen places, gradients
             self.model.encoder.compile()
         self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped
         if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:

@@ -16,7 +16,7 @@ from ssl_suite.core.data import run_seed
 from ssl_suite.core.encoder import batch_units
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.flops import peak_flops, step_flops
-from ssl_suite.core.folder import replacing, save_encoder
+from ssl_suite.core.folder import replacing, save_encoder, stored_weights
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.module import log_interval
 
@@ -111,12 +111,12 @@ class WriteEncoder(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self.write(trainer, pl_module)
+        pl_module.encoder.heads, weights = pl_module.head_weights(), stored_weights(pl_module.encoder)
+        self.write(trainer, pl_module, weights)
 
     @rank_zero_only
-    def write(self, trainer: pl.Trainer, module: Method) -> None:
-        module.encoder.heads = module.head_weights()
-        path = save_encoder(module.encoder, module.folder / "encoder", provenance(trainer, module))
+    def write(self, trainer: pl.Trainer, module: Method, weights: dict[str, Tensor]) -> None:
+        path = save_encoder(module.encoder, module.folder / "encoder", provenance(trainer, module), weights)
         rank_zero_info(f"Encoder written to {path}")
 
 

@@ -92,6 +92,17 @@ class Encoder(nn.Module):
         """Parameters from the input upwards, one list a layer, for layer-wise learning rates; default: one layer."""
         return [list(self.parameters())]
 
+    def blocks(self) -> list[nn.Module]:
+        """Parts that run through their own `forward`, compiled and sharded one by one; default: none."""
+        return []
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles its blocks, which every way through the encoder runs; where it has none, its `forward`."""
+        for block in self.blocks():
+            block.compile(*args, **kwargs)
+        if not self.blocks():
+            super().compile(*args, **kwargs)
+
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
 

@@ -14,7 +14,7 @@ PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 12
 """Dense bf16/fp16 FLOP/s by the makers' data sheets."""
 
 
-SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+SHARDED = ("FSDP2", "FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 """Strategies under which a step cannot be taken outside their own hooks."""
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ssl_suite.core.encoder import Encoder, encoder_class
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.sharding import identity, whole
 
 CONFIG, WEIGHTS, HEADS = "config.json", "model.safetensors", "heads.safetensors"
 TOKENIZER, PROVENANCE = "tokenizer.json", "provenance.json"
@@ -60,20 +61,26 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def save_encoder(encoder: Encoder, folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
+def save_encoder(
+    encoder: Encoder,
+    folder: str | Path,
+    provenance: dict[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Writes an encoder folder, whole or not at all.
 
     Args:
         encoder: any registered encoder; its weights are stored once each, tied ones too.
         folder: replaced if it exists.
         provenance: where the weights come from: method, data, seed, steps, versions, metrics.
+        weights: `stored_weights` of the encoder, where they had to be gathered from other ranks first.
     """
     folder = Path(folder)
     config = {"class": type(encoder).__name__, "arguments": encoder.config}
     with replacing(folder) as temporary:
         temporary.mkdir()
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-        write_weights(untied(encoder.state_dict()), temporary / WEIGHTS)
+        write_weights(stored_weights(encoder) if weights is None else weights, temporary / WEIGHTS)
         if encoder.heads:
             write_weights(untied(encoder.heads), temporary / HEADS)
         if encoder.tokenizer is not None:
@@ -82,14 +89,19 @@ def save_encoder(encoder: Encoder, folder: str | Path, provenance: dict[str, Any
     return folder
 
 
+def stored_weights(encoder: Encoder) -> dict[str, Tensor]:
+    """What `model.safetensors` holds; of a sharded encoder every rank must ask."""
+    return {name: whole(tensor) for name, tensor in untied(encoder.state_dict(keep_vars=True)).items()}
+
+
 def untied(weights: Mapping[str, Tensor], stored: Iterable[Tensor] = ()) -> dict[str, Tensor]:
     """Each tensor once, under its first name: what shares memory with an earlier one, or with `stored`, is left out."""
-    seen = {tensor.data_ptr() for tensor in stored}
+    seen = {identity(tensor) for tensor in stored}
     kept = {}
     for name, tensor in weights.items():
-        if tensor.data_ptr() not in seen or not tensor.numel():
+        if identity(tensor) not in seen or not tensor.numel():
             kept[name] = tensor.detach()
-        seen.add(tensor.data_ptr())
+        seen.add(identity(tensor))
     return kept
 
 

@@ -19,6 +19,7 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.folder import load_encoder, load_strictly, untied
 from ssl_suite.core.module import TrainModule, detached
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.sharding import whole
 from ssl_suite.core.task import TargetKind
 
 
@@ -98,9 +99,10 @@ class Method(TrainModule):
                 load_strictly(module, kept, f"The encoder's {head!r}", self.encoder.state_dict().values())
 
     def head_weights(self) -> dict[str, Tensor]:
-        """Weights of the modules in `heads`, without what they share with the encoder."""
-        named = {f"{h}.{n}": w for h in self.heads for n, w in getattr(self, h).state_dict().items()}
-        return untied(named, self.encoder.state_dict().values())
+        """Weights of the modules in `heads`, without what they share with the encoder; if sharded, every rank asks."""
+        named = {f"{h}.{n}": w for h in self.heads for n, w in getattr(self, h).state_dict(keep_vars=True).items()}
+        kept = untied(named, self.encoder.state_dict(keep_vars=True).values())
+        return {name: whole(tensor) for name, tensor in kept.items()}
 
     def request(self) -> Request:
         """What this method asks of its data."""

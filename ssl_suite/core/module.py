@@ -20,6 +20,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.muon import hidden_matrices, split_matrices
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
 from ssl_suite.core.random import item_seed, seed_all
+from ssl_suite.core.sharding import FSDP2, shard
 
 
 class TrainModule(pl.LightningModule):
@@ -67,6 +68,10 @@ class TrainModule(pl.LightningModule):
                 f"{type(self).__name__} got {an(self.encoder.modality)} encoder and {self.data.modality} data "
                 f"({type(self.data).__name__}); give both of one modality."
             )
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, FSDP2):
+            shard(self, self.trainer.strategy.root_device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         raise NotImplementedError("Method and Finetune say what a step is")

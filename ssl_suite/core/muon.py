@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.sharding import sharded_like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic: steepest at zero among those that keep the singular values near 1."""
@@ -83,10 +84,10 @@ class Muon(Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        update = gradient.lerp(average, momentum).unflatten(0, (group["parts"], -1))  # (parts, A, B)
+        update = whole(gradient.lerp(average, momentum)).unflatten(0, (group["parts"], -1))  # (parts, A, B)
         scale = 0.2 * max(update.shape[1:]) ** 0.5
         weight.mul_(1 - lr * group["weight_decay"])
-        weight.add_(orthogonalize(update).flatten(0, 1), alpha=-lr * scale)
+        weight.add_(sharded_like(orthogonalize(update).flatten(0, 1), weight), alpha=-lr * scale)
 
 
 class MuonAdamW(Optimizer):
@@ -125,10 +126,10 @@ def split_matrices(groups: list[dict[str, Any]], hidden: dict[Tensor, int]) -> l
     """Takes the hidden matrices out of each group into groups of their own, which keep its other settings.
 
     Raises:
-        UserError: there are none, or a rank has only a piece of one.
+        UserError: there are none, or Lightning's FSDPStrategy has flattened them.
     """
     if any(p.ndim != 2 for p in hidden):
-        raise UserError("muon needs whole matrices, which FSDP takes apart; train with DDP, or use adamw.")
+        raise UserError("muon needs matrices, which FSDPStrategy flattens; take configs/trainer/fsdp.yaml, or adamw.")
     split = []
     for group in groups:
         by_parts: dict[int, list[Tensor]] = {}

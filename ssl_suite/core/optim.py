@@ -81,7 +81,9 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]], lr: float) -> to
     groups = [{**g, "lr": lr * g.get("lr_factor", 1.0)} for g in groups if g["params"]]
     if optim.name in ("adamw", "adam"):
         adam = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-        return adam(groups, lr=lr, betas=optim.betas, eps=optim.eps, fused=True)
+        made = adam(groups, lr=lr, betas=optim.betas, eps=optim.eps, fused=True)
+        made._step_supports_amp_scaling = False  # else Lightning refuses to clip gradients in mixed precision
+        return made
     if optim.name == "muon":
         return MuonAdamW(groups, lr, betas=optim.betas, eps=optim.eps, fused=True)
     if optim.name == "sgd":

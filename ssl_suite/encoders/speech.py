@@ -191,6 +191,9 @@ class SpeechEncoder(Encoder):
         states = self.encode_frames(frames, mask)
         return Encoded(states, mask, masked_mean(states[-1], mask))
 
+    def blocks(self) -> list[nn.Module]:
+        return [] if isinstance(self.trunk, ResidualGRU) else list(self.trunk.blocks)  # type: ignore[arg-type]
+
     def layers(self) -> list[list[nn.Parameter]]:
         blocks = self.trunk.grus if isinstance(self.trunk, ResidualGRU) else self.trunk.blocks
         above = [list(block.parameters()) for block in blocks]  # type: ignore[union-attr]

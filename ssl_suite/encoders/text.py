@@ -119,6 +119,9 @@ class TextEncoder(Encoder):
         last = (mask.sum(1) - 1).clamp(min=0)
         return output[torch.arange(len(output), device=output.device), last]
 
+    def blocks(self) -> list[nn.Module]:
+        return list(self.trunk.blocks)
+
     def layers(self) -> list[list[nn.Parameter]]:
         """Embeddings, then each block; a shared block is one layer."""
         embeddings: list[Any] = [self.tokens, self.positions, self.segments, self.embedding_norm, self.project]

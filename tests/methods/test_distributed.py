@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from processes import run_processes
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from tiny import QUIET, tiny_text_encoder
 from torch import Tensor, nn
@@ -122,16 +122,7 @@ def worker(rank: int, port: int, folder: str, images: str) -> None:
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory, image_folder: str) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = torch.multiprocessing.spawn(worker, (port, str(folder), image_folder), WORLD, join=False)
-    deadline = datetime.datetime.now() + datetime.timedelta(seconds=90)
-    while not context.join(timeout=5):
-        if datetime.datetime.now() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("two processes did not come to an end")
+    run_processes(worker, WORLD, str(folder), image_folder)
     return folder
 
 
