@@ -17,6 +17,7 @@ from ssl_suite.core.folder import fingerprint, load_encoder
 from ssl_suite.core.module import Evaluation
 from ssl_suite.core.optim import Optim, parameter_groups
 from ssl_suite.core.readout import Readout
+from ssl_suite.core.sharding import FSDP2
 from ssl_suite.core.task import Task
 
 
@@ -84,6 +85,11 @@ class Finetune(Evaluation):
             )
             if self.readout.standardize and stage == "fit":
                 self.readout.fit(self.data.features("train").values)
+
+    def configure_model(self) -> None:
+        if self.mode == "probe" and isinstance(self.trainer.strategy, FSDP2):
+            raise UserError("A probe trains no more than a head, which needs no sharding; take configs/trainer/ddp.yaml.")
+        super().configure_model()
 
     @torch.no_grad()
     def _select(self, batch: Batch) -> Encoded:

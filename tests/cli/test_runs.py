@@ -171,6 +171,10 @@ def test_predict_answers_the_split_that_is_named_and_never_another(
     assert main([*predict, "--split=validation"]) == 0
     answered = read_jsonl(tmp_path / "out/predictions.jsonl")
     assert [row["id"] for row in answered] == table["id"].to_pylist()[:3]
+    (tmp_path / "one.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in table["text"].to_pylist()))
+    alone = [f"--data.source={tmp_path / 'one.jsonl'}", "--split=train"]  # from which fit would hold some out
+    assert main([*predict, *alone]) == 0
+    assert [row["id"] for row in read_jsonl(tmp_path / "out/predictions.jsonl")] == [str(i) for i in range(24)]
 
 
 def test_predict_with_a_method_writes_embeddings(

@@ -17,6 +17,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.folder import save_encoder
 from ssl_suite.core.optim import Optim, check_cover
+from ssl_suite.core.sharding import FSDP2
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.encoders.image import ImageEncoder
@@ -180,3 +181,10 @@ def test_finetuning_moves_every_layer(speech_folder: str, tmp_path: Path) -> Non
     trainer(tmp_path, 1).fit(model, Speech(speech_folder, batch_size=4))
     assert [k for k, v in encoder.named_parameters() if torch.equal(v, before[k])] == []
     assert encoder.training
+
+
+def test_a_probe_is_not_sharded() -> None:
+    model = Finetune(tiny_text_encoder(), Classify())
+    model.trainer = pl.Trainer(accelerator="cpu", devices=1, strategy=FSDP2(), **QUIET)
+    with pytest.raises(UserError, match=r"needs no sharding; take configs/trainer/ddp\.yaml"):
+        model.configure_model()

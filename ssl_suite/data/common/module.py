@@ -45,11 +45,12 @@ class SourceData(DataModule):
         return open_source(self.source, self.folder_reader(), self.input_column)
 
     def open(self) -> None:
-        """Opens the source, once, and holds out what is missing."""
+        """Opens the source, once, and holds out a validation split, unless all training rows are to be answered."""
         if not self._opened:
             opened = self.read_source()
             kept = {s: self._filter(rows) for s, rows in opened.items()}
-            self._opened = hold_out(kept) if self.holds_out else kept
+            whole = not self.holds_out or self.predict_split == "train"
+            self._opened = kept if whole else hold_out(kept)
             for rows in self._opened.values():
                 rows.expect(self.input_column)
         self.rows = dict(self._opened)
@@ -108,8 +109,11 @@ class SourceData(DataModule):
         return len(self.rows[split])
 
     def ids(self, split: str) -> list[str]:
+        """The column `id`, else each row's place in the source."""
         rows = self.rows[split]
-        return [str(v) for v in rows.column("id")] if "id" in rows.columns else super().ids(split)
+        if "id" in rows.columns:
+            return [str(v) for v in rows.column("id")]
+        return [str(n) for n in (range(len(rows)) if rows.numbers is None else rows.numbers)]
 
     def target(self, split: str, index: int) -> torch.Tensor:
         assert self.targets is not None
