@@ -88,7 +88,7 @@ class Finetune(Evaluation):
 
     def configure_model(self) -> None:
         if self.mode == "probe" and isinstance(self.trainer.strategy, FSDP2):
-            raise UserError("A probe trains no more than a head, which needs no sharding; take configs/trainer/ddp.yaml.")
+            raise UserError("A probe trains only a head, which needs no sharding; take configs/trainer/ddp.yaml.")
         super().configure_model()
 
     @torch.no_grad()

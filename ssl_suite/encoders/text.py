@@ -82,7 +82,10 @@ class TextEncoder(Encoder):
     def embed(
         self, ids: Tensor, segments: Tensor | None = None, start: int = 0, documents: Tensor | None = None
     ) -> Tensor:
-        """(B, T) ids, the first at position `start`, or each at its place in its document → (B, T, D)."""
+        """(B, T) ids, the first at position `start`, or each at its place in its document → (B, T, E).
+
+        E is `embedding_dim`; `enter` makes it the width of the trunk.
+        """
         t = ids.shape[1]
         x = self.tokens(ids)
         if self.positions is not None:
@@ -94,13 +97,16 @@ class TextEncoder(Encoder):
                 x = x + self.positions(positions_within(documents))
         if self.segments is not None:
             x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
-        x = self.dropout(self.embedding_norm(x))
-        return x if self.project is None else self.project(x)
+        return self.dropout(self.embedding_norm(x))
+
+    def enter(self, embedded: Tensor) -> Tensor:
+        """(B, T, E) → (B, T, D), what the first block reads."""
+        return embedded if self.project is None else self.project(embedded)
 
     def forward(self, batch: TextBatch, cache: KVCache | None = None) -> Encoded:
         start = cache.length if cache else 0
         mask = None if batch.dense or cache is not None else batch.mask
-        x = self.embed(batch.ids, batch.segments, start, batch.documents)
+        x = self.enter(self.embed(batch.ids, batch.segments, start, batch.documents))
         states = self.trunk(x, mask, cache, documents=batch.documents)
         return Encoded(states, batch.mask, self._pool(states[-1], batch.mask))
 
@@ -108,7 +114,7 @@ class TextEncoder(Encoder):
         if not self.trunk.blocks:
             return super().output_at(batch, at)
         mask = None if batch.dense else batch.mask
-        x = self.embed(batch.ids, batch.segments, documents=batch.documents)
+        x = self.enter(self.embed(batch.ids, batch.segments, documents=batch.documents))
         return self.trunk(x, mask, at=at, documents=batch.documents)[-1]
 
     def _pool(self, output: Tensor, mask: Tensor) -> Tensor:

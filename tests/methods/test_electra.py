@@ -39,8 +39,8 @@ def test_both_losses_equal_their_definitions() -> None:
     out = model.step(batch)
     chosen = choose_positions(batch.mask & (batch.ids >= 5), batch.seed, 0.15)
     at = chosen.nonzero(as_tuple=True)
-    masked = replace(batch, ids=batch.ids.masked_fill(chosen, MASK))
-    logits = F.linear(model.generator(masked, at), model.encoder.tokens.weight, model.generator.bias)
+    embedded = model.encoder.embed(batch.ids.masked_fill(chosen, MASK))
+    logits = F.linear(model.generator(embedded, batch, at), model.encoder.tokens.weight, model.generator.bias)
     generator = F.cross_entropy(logits, batch.ids[at])
     p = (logits + model.never).softmax(-1).cumsum(-1)
     drawn = torch.tensor([int((row <= u).sum()) for row, u in zip(p, uniform(batch.seed, 30, 4)[at], strict=True)])
@@ -84,16 +84,15 @@ def test_the_discriminators_loss_does_not_reach_the_generator() -> None:
     model.zero_grad()
     model.step(batch).logs["generator_loss"].backward()
     assert all(p.grad is None for p in model.discriminator.parameters())
-    assert model.encoder.tokens.weight.grad is not None  # shared
+    assert all(p.grad is not None for p in (model.encoder.tokens.weight, model.encoder.positions.weight))  # shared
     assert all(p.grad is None for p in model.encoder.trunk.parameters())
 
 
-def test_the_generator_is_narrower_and_owns_no_word_embedding() -> None:
+def test_the_generator_is_narrower_and_owns_no_embedding() -> None:
     model = Electra(tiny_text_encoder(dim=32, heads=4, ffn=64), generator_size=0.25)
-    config = model.generator.encoder.trunk.config
+    config = model.generator.trunk.config
     assert (config.dim, config.heads, config.ffn, config.layers) == (8, 1, 16, 2)
-    assert sum(p is model.encoder.tokens.weight for p in model.parameters()) == 1
-    assert not any("tied" in k or k.startswith("generator.encoder.tokens.weight") for k in model.state_dict())
+    assert not any(isinstance(m, torch.nn.Embedding) for m in model.generator.modules())
 
 
 def test_draws_follow_the_softmax_and_never_give_a_banned_id() -> None:

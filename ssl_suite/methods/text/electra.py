@@ -16,6 +16,7 @@ from ssl_suite.core.optim import Optim
 from ssl_suite.core.random import uniform
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id
+from ssl_suite.encoders.transformer import Places, Transformer
 from ssl_suite.methods.text.corrupt import choose_positions, maskable
 from ssl_suite.methods.text.vocabulary import draw, vocabulary_loss
 
@@ -23,8 +24,9 @@ from ssl_suite.methods.text.vocabulary import draw, vocabulary_loss
 class Electra(Method):
     """Detect replaced tokens (Clark et al. 2020, arXiv:2003.10555).
 
-    The generator shares the encoder's word embedding, through a projection to its own width; it learns by masked
-    language modelling alone, as no gradient passes through its samples. Only the discriminator is kept.
+    The generator shares the encoder's embeddings, of words, positions and segments (section 3.2), through a projection
+    to its own width; it learns by masked language modelling alone, as no gradient passes through its samples. Only the
+    discriminator is kept.
 
     Args:
         encoder: the discriminator, a bidirectional text encoder.
@@ -73,8 +75,9 @@ class Electra(Method):
     def step(self, batch: TextBatch) -> StepOutput:
         chosen = choose_positions(maskable(batch, self.special), batch.seed, self.rate)
         at = chosen.nonzero(as_tuple=True)
-        masked, targets = replace(batch, ids=batch.ids.masked_fill(chosen, self.mask_id)), batch.ids[at]
-        states, words, bias = self.generator(masked, at), self.encoder.tokens.weight, self.generator.bias
+        masked, targets = batch.ids.masked_fill(chosen, self.mask_id), batch.ids[at]
+        embedded = self.encoder.embed(masked, batch.segments, documents=batch.documents)
+        states, words, bias = self.generator(embedded, batch, at), self.encoder.tokens.weight, self.generator.bias
         generator_loss = vocabulary_loss(states, words, bias, targets) / max(1, len(targets))
 
         filled = draw(states, words, bias + self.never, uniform(batch.seed, chosen.shape[1], stream=4)[at])
@@ -97,35 +100,24 @@ def detection(guess: Tensor, replaced: Tensor) -> dict[str, Tensor]:
 
 
 class Generator(nn.Module):
-    """A narrower copy of the encoder with a masked language model's head."""
+    """A narrower trunk over the encoder's embeddings, with a masked language model's head."""
 
     def __init__(self, encoder: TextEncoder, size: float) -> None:
         super().__init__()
-        tokens = encoder.tokens
-        config = {k: v for k, v in encoder.config.items() if k != "embedding_dim"}  # its own projection serves instead
-        heads = max(1, round(config["heads"] * size))
-        dim = max(1, round(config["dim"] * size / heads)) * heads
-        ffn = None if config["ffn"] is None else round(config["ffn"] * size)
-        self.encoder = TextEncoder(**{**config, "vocab_size": 1, "dim": dim, "heads": heads, "ffn": ffn})
-        self.encoder.tokens = SharedTokens(tokens, dim)  # type: ignore[assignment]
-        self.dense, self.norm = nn.Linear(dim, tokens.embedding_dim), nn.LayerNorm(tokens.embedding_dim)
-        self.bias = nn.Parameter(torch.zeros(tokens.num_embeddings))
+        trunk, width = encoder.trunk.config, encoder.tokens.embedding_dim
+        heads = max(1, round(trunk.heads * size))
+        dim = max(1, round(trunk.dim * size / heads)) * heads
+        ffn = None if trunk.ffn is None else round(trunk.ffn * size)
+        self.project = nn.Linear(width, dim)
+        self.trunk = Transformer(replace(trunk, dim=dim, heads=heads, ffn=ffn))
+        self.dense, self.norm = nn.Linear(dim, width), nn.LayerNorm(width, trunk.eps)
+        self.bias = nn.Parameter(torch.zeros(encoder.tokens.num_embeddings))
 
-    def forward(self, batch: TextBatch, at: tuple[Tensor, ...]) -> Tensor:
-        """Returns (M, E) at the places `at`, what is compared with the word embedding."""
-        return self.norm(F.gelu(self.dense(self.encoder.output_at(batch, at))))
-
-
-class SharedTokens(nn.Module):
-    """Another module's word embedding, projected to `dim`."""
-
-    def __init__(self, tokens: nn.Embedding, dim: int) -> None:
-        super().__init__()
-        self.tied = [tokens]  # in a list: the encoder owns the embedding
-        self.projection = nn.Linear(tokens.embedding_dim, dim)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.projection(self.tied[0](ids))
+    def forward(self, embedded: Tensor, batch: TextBatch, at: Places) -> Tensor:
+        """(B, T, E) → (M, E) at the places `at`, what is compared with the word embedding."""
+        mask = None if batch.dense else batch.mask
+        output = self.trunk(self.project(embedded), mask, at=at, documents=batch.documents)[-1]
+        return self.norm(F.gelu(self.dense(output)))
 
 
 class DiscriminatorHead(nn.Module):
