@@ -1,9 +1,10 @@
-"""A short hash of a configuration, so that a number can be traced to what made it."""
+"""Hashes: of a configuration, so that a number can be traced to what made it, and of a file, so that damage shows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 NOT_SETTINGS = ("out", "ckpt_path", "seed_everything", "config", "overwrite", "results", "default_root_dir", "logger")
@@ -19,3 +20,9 @@ def config_hash(config: dict[str, Any]) -> str:
         return [strip(v) for v in value] if isinstance(value, (list, tuple)) else value
 
     return hashlib.sha256(json.dumps(strip(config), sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def sha256(path: Path) -> str:
+    """Returns 64 hex digits of a file's bytes, read a piece at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
