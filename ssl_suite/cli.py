@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ OTHERS = {
     "bench": "pretrain, probe and compare: every cell of a benchmark, then its report",
     "prepare": "train a tokenizer, or tokenise a corpus ahead of training",
     "embed": "data → a parquet file of ids and embeddings",
+    "generate": "continue a prompt by a causal text encoder",
     "export": "encoder folder → a Hugging Face folder that transformers loads",
     "list": "what there is: methods, encoders, tasks, data, samples, benchmarks, plug-ins",
     "results": "rows of a results file, as a table or JSON",
@@ -68,7 +70,7 @@ def dispatch(arguments: list[str]) -> int:
 
         run(arguments)
         return 0
-    others = (list_, results, report, embed, export, bench, prepare)
+    others = (list_, results, report, embed, generate, export, bench, prepare)
     {f.__name__.rstrip("_"): f for f in others}[command](rest)
     return 0
 
@@ -166,13 +168,39 @@ def embed(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
     parser.add_argument("--split", default="train")
     parser.add_argument("--readout", default="last", help="last, cls, mean or layer:K")
+    parser.add_argument("--frames", action="store_true", help="keep the time axis: a list of embeddings a row")
+    parser.add_argument("--column", help="of the input; default: text, image or audio")
     parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=0, help="processes that read")
+    parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="at an unreadable sample")
     parser.add_argument("--image_size", type=int, help="side in pixels, for images")
     options = parser.parse_args(arguments)
     from ssl_suite.embed import write_embeddings
 
-    count, dim = write_embeddings(**vars(options))
-    print(f"{options.out}: {count} embeddings of width {dim}")
+    written = write_embeddings(**vars(options))
+    skipped = f"; {written.skipped} unreadable samples left out" if written.skipped else ""
+    print(f"{options.out}: {written.rows} embeddings of width {written.dim}{skipped}")
+
+
+def generate(arguments: list[str]) -> None:
+    """`ssl-suite generate ENCODER PROMPT ...`."""
+    parser = Parser("ssl-suite generate", description=OTHERS["generate"])
+    parser.add_argument("encoder", help="causal text encoder: folder or URI")
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts to continue; none: the lines of stdin")
+    parser.add_argument("--length", type=int, default=50, help="most new tokens")
+    parser.add_argument("--temperature", type=float, default=0.8, help="of the softmax; 0: the likeliest token")
+    parser.add_argument("--top_k", type=int, default=0, help="draw among the k likeliest; 0: all")
+    parser.add_argument("--top_p", type=float, default=1.0, help="draw among the likeliest that together reach p")
+    parser.add_argument("--count", type=int, default=1, help="continuations of each prompt")
+    parser.add_argument("--seed", type=int, default=0, help="of the first continuation")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one object a line")
+    options = vars(parser.parse_args(arguments))
+    from ssl_suite.generate import continuations
+
+    style, prompts = options.pop("format"), options.pop("prompts")
+    lines = prompts or [line for line in sys.stdin.read().splitlines() if line.strip()]
+    for prompt, text in continuations(prompts=lines, **options):
+        print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False) if style == "json" else f"{text}\n")
 
 
 def export(arguments: list[str]) -> None:

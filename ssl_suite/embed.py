@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from ssl_suite.core.data import DataModule, Request
+from ssl_suite.core.check import within
+from ssl_suite.core.data import DataModule, Loader, Request
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import load_encoder, replacing
 from ssl_suite.core.readout import Readout
 from ssl_suite.plugins import load_all
+
+ROWS = 256
+"""Rows that are put in order together."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_embeddings` wrote.
+
+    Attributes:
+        rows: how many.
+        dim: width of an embedding.
+        skipped: samples that could not be read.
+    """
+
+    rows: int
+    dim: int
+    skipped: int
 
 
 def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
@@ -34,41 +56,112 @@ def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
 
 
 @torch.no_grad()
-def embeddings(encoder: Encoder, data: DataModule, split: str, readout: str = "last") -> tuple[list[str], torch.Tensor]:
-    """Ids and (N, D) embeddings of a split, in its order."""
-    select = Readout(readout, encoder.eval(), sequence=False)
+def encode(
+    encoder: Encoder, data: DataModule, batches: Loader, readout: Readout
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Runs the encoder over the batches of a split, in whatever order they come.
+
+    Yields:
+        (B,) positions in the split and, on the host, of each the (T, D) states at real positions; T is 1 where the
+        readout has no time axis.
+    """
     device = next(encoder.parameters(), torch.empty(0)).device
-    index, vectors = [], []
-    for batch in data.eval_dataloader(split):
-        encoded = select.select(encoder(data.finish(batch.to(device))))
-        vectors.append(select(encoded)[0][:, 0].cpu())
-        index.append(batch.index)
-    order = torch.cat(index).argsort()
-    ids = data.ids(split)
-    return [ids[i] for i in torch.cat(index)[order].tolist()], torch.cat(vectors)[order]
+    encoder.eval()
+    for batch in batches:
+        values, mask = readout(readout.select(encoder(data.finish(batch.to(device)))))
+        yield batch.index, [v[m].float().cpu() for v, m in zip(values, mask, strict=True)]
+
+
+def embeddings(encoder: Encoder, data: DataModule, split: str, readout: str = "last") -> tuple[list[str], Tensor]:
+    """Ids and (N, D) embeddings of a split, in its order."""
+    seen = Readout(readout, encoder, sequence=False)
+    batches = list(encode(encoder, data, data.eval_dataloader(split), seen))
+    index = torch.cat([places for places, _ in batches])
+    vectors, order, ids = torch.cat([v for _, values in batches for v in values]), index.argsort(), data.ids(split)
+    return [ids[i] for i in index[order].tolist()], vectors[order]
 
 
 def write_embeddings(
-    encoder: str, source: str, out: Path, split: str, readout: str, batch_size: int, image_size: int | None
-) -> tuple[int, int]:
-    """Writes columns `id` and `embedding`; returns how many and how wide.
+    encoder: str,
+    source: str,
+    out: Path,
+    split: str = "train",
+    readout: str = "last",
+    frames: bool = False,
+    column: str | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    on_error: Literal["raise", "skip"] = "raise",
+    image_size: int | None = None,
+) -> Written:
+    """Writes the columns `id` and `embedding` in the order of the split; memory holds a few batches of them.
+
+    Args:
+        encoder: folder or URI.
+        source: as a data module's.
+        out: parquet file; `embedding` is D numbers a row, or with `frames` a list of T times D numbers.
+        split: of the source.
+        readout: last, cls, mean or layer:K; weighted_sum has nothing to weigh by before a task.
+        frames: keep the time axis.
+        column: of the input; None: the data module's own.
+        batch_size: items the encoder sees together.
+        workers: processes that read.
+        on_error: `raise` at the first unreadable sample, or leave it out and count it.
+        image_size: side in pixels, for images.
 
     Raises:
-        UserError: the encoder, the data, or the split is not there.
+        UserError: the encoder, the data, or the split is not there, or an option does not fit.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    within("--batch_size", batch_size, low=1, whole=True)
+    within("--workers", workers, low=0, whole=True)
+    if readout == "weighted_sum":
+        raise UserError(
+            "--readout weighted_sum has weights only once a task has learnt them; use last, mean or layer:K."
+        )
     load_all()
     model = load_encoder(encoder)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
     if image_size is not None and model.modality != "image":
         raise UserError("--image_size is for images.")
-    options = {"image_size": image_size} if image_size else {}
-    data = data_for(model, source, batch_size=batch_size, **options)
-    ids, vectors = embeddings(model, data, split, readout)
-    width = vectors.shape[1]
-    values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.numpy().ravel()), width)
+    seen = Readout(readout, model, sequence=frames)
+    reading = {"batch_size": batch_size, "num_workers": workers, "column": column, "image_size": image_size}
+    data = data_for(model, source, **reading, **({"on_error": on_error} if on_error != "raise" else {}))
+    loader = data.eval_dataloader(split)
+    ids = data.ids(split)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    vector = pa.list_(pa.float32(), model.dim)
+    schema = pa.schema({"id": pa.string(), "embedding": pa.large_list(vector) if frames else vector})
+    metadata = {"encoder": encoder, "source": source, "split": split, "readout": readout, "stride": str(model.stride)}
     with replacing(out) as temporary:
-        pq.write_table(pa.table({"id": ids, "embedding": values}), temporary)
-    return len(ids), width
+        as_they_came = temporary.with_suffix(".arrow")
+        try:
+            places = []
+            with pa.OSFile(str(as_they_came), "wb") as file, pa.ipc.new_file(file, schema) as rows:
+                for index, values in encode(model, data, loader, seen):
+                    places.append(index)
+                    rows.write_batch(_record_batch([ids[i] for i in index.tolist()], values, frames, schema))
+            order = torch.cat(places).argsort().numpy()
+            with (
+                pa.memory_map(str(as_they_came)) as file,
+                pq.ParquetWriter(temporary, schema.with_metadata(metadata)) as table,
+            ):
+                unordered = pa.ipc.open_file(file).read_all()
+                for start in range(0, len(order), ROWS):
+                    table.write_table(unordered.take(pa.array(order[start : start + ROWS])))
+                del unordered
+        finally:
+            as_they_came.unlink(missing_ok=True)
+    return Written(len(order), model.dim, data.skipped.value)
+
+
+def _record_batch(ids: list[str], values: list[Tensor], frames: bool, schema: Any) -> Any:
+    import pyarrow as pa
+
+    flat = pa.array(torch.cat(values).numpy().ravel())
+    vectors = pa.FixedSizeListArray.from_arrays(flat, values[0].shape[1])
+    if frames:
+        ends = torch.tensor([0, *(len(v) for v in values)]).cumsum(0)
+        vectors = pa.LargeListArray.from_arrays(pa.array(ends.numpy()), vectors)
+    return pa.record_batch([pa.array(ids), vectors], schema=schema)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
@@ -76,7 +77,14 @@ class CausalLM(Method):
             top_k: draw among the k likeliest; 0 for all.
             top_p: draw among the likeliest whose probabilities reach p.
             seed: of the draws.
+
+        Raises:
+            UserError: an option is out of its range.
         """
+        within("length", length, low=1, whole=True)
+        within("temperature", temperature, low=0)
+        within("top_k", top_k, low=0, whole=True)
+        within("top_p", top_p, above=0, high=1)
         training = self.encoder.training
         try:
             return generate(self, prompt, length, temperature, top_k, top_p, seed)

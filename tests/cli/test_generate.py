@@ -1,0 +1,65 @@
+"""generate: prompts continued from the command line, the same for the same seed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_recipes import DATA, QUICK
+
+from ssl_suite.cli import main
+from ssl_suite.core.folder import load_encoder
+from ssl_suite.methods.text.causal_lm import CausalLM
+
+SHAPE = "{vocab_size: 400, dim: 16, layers: 1, heads: 2, causal: true, max_length: 64}"
+
+
+@pytest.fixture(scope="module")
+def gpt(sources: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("runs") / "gpt"
+    encoder = f"{{class_path: TextEncoder, init_args: {SHAPE}}}"
+    options = ["--model=CausalLM", f"--model.encoder={encoder}", *DATA["text"], *QUICK]
+    assert main(["fit", *options, f"--data.source={sources['text']}", f"--out={out}"]) == 0
+    return str(out / "encoder")
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_each_prompt_is_continued_as_python_would(gpt: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    options = ["--length=8", "--count=2", "--seed=5", "--top_k=20", "--format=json"]
+    assert main(["generate", gpt, "the film", "a plot", *options]) == 0
+    model = CausalLM(load_encoder(gpt))
+    wanted = [(p, model.generate(p, 8, 0.8, 20, 1.0, s)) for p in ("the film", "a plot") for s in (5, 6)]
+    assert [(row["prompt"], row["text"]) for row in lines(capsys)] == wanted
+
+
+def test_prompts_may_come_from_stdin(
+    gpt: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("the film\n\na plot\n"))
+    assert main(["generate", gpt, "--length=4", "--format=json"]) == 0
+    assert [row["prompt"] for row in lines(capsys)] == ["the film", "a plot"]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--temperature=-1", "temperature is -1.0, but must be a number at least 0"),
+        ("--length=0", "length is 0"),
+        ("--top_k=-2", "top_k is -2"),
+        ("--top_p=0", "top_p is 0.0, but must be a number at most 1 and above 0"),
+        ("--count=0", "--count is 0"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(gpt: str, option: str, said: str, fails: Callable[..., str]) -> None:
+    assert said in fails("generate", gpt, "the film", option)
+
+
+def test_an_encoder_that_sees_the_future_is_refused(pretrained: dict[str, Path], fails: Callable[..., str]) -> None:
+    assert "causal: true" in fails("generate", str(pretrained["text"] / "encoder"), "the film")
