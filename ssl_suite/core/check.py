@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from ssl_suite.core.errors import UserError
+from ssl_suite.core.errors import UserError, nearest
 
 
 def within(
@@ -41,8 +42,14 @@ def within(
         return
     bounds = [
         f"{word} {bound:g}"
-        for word, bound in (("at least", low), ("at most", high), ("above", above), ("below", below))
+        for word, bound in (("at least", low), ("above", above), ("at most", high), ("below", below))
         if bound is not None
     ]
     kind = "a whole number" if whole else "a number"
     raise UserError(f"{name} is {value!r}, but must be {' '.join([kind, ' and '.join(bounds)]).strip()}.")
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises UserError unless `value` is one of `choices`; the command line checks types, Python does not."""
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.{nearest(str(value), choices)}")

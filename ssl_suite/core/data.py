@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_suite.core.batch import Batch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Modality
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Features, cached, compute, default_cache
@@ -148,8 +149,10 @@ class DataModule(pl.LightningDataModule):
         cache_features: bool = True,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, not {batch_size}.")
+        within("data.batch_size", batch_size, low=1, whole=True)
+        if eval_batch_size is not None:
+            within("data.eval_batch_size", eval_batch_size, low=1, whole=True)
+        within("data.num_workers", num_workers, low=0, whole=True)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.on_error, self.cache_features = num_workers, on_error, cache_features
         self.labels = []

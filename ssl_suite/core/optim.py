@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssl_suite.core.check import one_of, within
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.muon import MuonAdamW
+
+Name = Literal["adamw", "adam", "sgd", "lars", "muon"]
+LrScale = Literal["none", "linear", "sqrt"]
+Schedule = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,34 @@ class Optim:
         layer_decay: fine-tuning only: the learning rate falls by this factor a layer towards the input.
     """
 
-    name: Literal["adamw", "adam", "sgd", "lars", "muon"] = "adamw"
+    name: Name = "adamw"
     lr: float = 1e-3
-    lr_scale: Literal["none", "linear", "sqrt"] = "none"
+    lr_scale: LrScale = "none"
     weight_decay: float = 0.01
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     warmup_epochs: float = 0.0
     warmup_steps: int = 0
     warmup_ratio: float = 0.0
     final_lr: float = 0.0
     layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of("optim.name", self.name, get_args(Name))
+        one_of("optim.lr_scale", self.lr_scale, get_args(LrScale))
+        one_of("optim.schedule", self.schedule, get_args(Schedule))
+        for name in ("lr", "weight_decay", "warmup_epochs"):
+            within(f"optim.{name}", getattr(self, name), low=0)
+        within("optim.warmup_steps", self.warmup_steps, low=0, whole=True)
+        within("optim.momentum", self.momentum, low=0, below=1)
+        for i, beta in enumerate(self.betas):
+            within(f"optim.betas[{i}]", beta, low=0, below=1)
+        within("optim.eps", self.eps, above=0)
+        within("optim.warmup_ratio", self.warmup_ratio, low=0, high=1)
+        within("optim.final_lr", self.final_lr, low=0, high=1)
+        within("optim.layer_decay", self.layer_decay, above=0, high=1)
 
     def scaled_lr(self, global_batch: int) -> float:
         return self.lr * {"none": 1.0, "linear": global_batch / 256, "sqrt": math.sqrt(global_batch)}[self.lr_scale]

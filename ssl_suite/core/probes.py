@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import IGNORE, Batch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 
@@ -34,6 +35,7 @@ class OnlineProbe(Watcher):
     """
 
     def __init__(self, lr: float = 1e-3) -> None:
+        within("OnlineProbe.lr", lr, above=0)
         self.lr = lr
         self.head: nn.Linear | None = None
         self.optimizer: torch.optim.Optimizer | None = None
@@ -94,6 +96,9 @@ class KNN(Watcher):
     """
 
     def __init__(self, k: int = 200, temperature: float = 0.1, every: int = 1) -> None:
+        within("KNN.k", k, low=1, whole=True)
+        within("KNN.temperature", temperature, above=0)
+        within("KNN.every", every, low=1, whole=True)
         self.k, self.temperature, self.every = k, temperature, every
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, Multi
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
-from ssl_suite.tasks.head import head
+from ssl_suite.tasks.head import check_head, head
 from ssl_suite.tasks.metrics import Matthews
 
 Name = Literal["accuracy", "macro_f1", "f1", "matthews"]
@@ -42,6 +42,7 @@ class Classify(Task):
         self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("accuracy", "macro_f1")
     ) -> None:
         super().__init__()
+        check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
         self.names, self.main = tuple(metrics), metrics[0]
 

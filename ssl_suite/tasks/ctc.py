@@ -10,7 +10,7 @@ from torchmetrics.text import CharErrorRate, WordErrorRate
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.task import Task
-from ssl_suite.tasks.head import head
+from ssl_suite.tasks.head import check_head, head
 
 BLANK = 0
 """Output 0 is the blank; character i of the labels is output i + 1."""
@@ -31,6 +31,7 @@ class CTC(Task):
 
     def __init__(self, hidden: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
+        check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
 
     def build(self, dim: int, labels: list[str]) -> None:

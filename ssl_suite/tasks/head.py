@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from ssl_suite.core.check import within
+
+
+def check_head(hidden: int, dropout: float) -> None:
+    """Raises UserError for a width or a dropout that no head has."""
+    within("task.hidden", hidden, low=0, whole=True)
+    within("task.dropout", dropout, low=0, below=1)
+
 
 def head(dim: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Module:
     """A linear layer, or two with a ReLU between for `hidden` > 0."""

@@ -11,7 +11,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.regression import MeanSquaredError
 
 from ssl_suite.core.task import Task
-from ssl_suite.tasks.head import head
+from ssl_suite.tasks.head import check_head, head
 from ssl_suite.tasks.metrics import Pearson, Spearman
 
 Name = Literal["pearson", "spearman", "mse"]
@@ -33,6 +33,7 @@ class Regress(Task):
         self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("pearson", "spearman", "mse")
     ) -> None:
         super().__init__()
+        check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
         self.names, self.main = tuple(metrics), metrics[0]
         self.direction = "min" if self.main == "mse" else "max"

@@ -13,11 +13,12 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.spans import Asked, Asking, SpanTarget
 from ssl_suite.core.task import Task
-from ssl_suite.tasks.head import head
+from ssl_suite.tasks.head import check_head, head
 from ssl_suite.tasks.squad import Scoring, best_threshold, score
 
 LOWEST = -1e9
@@ -71,8 +72,13 @@ class Span(Task):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        within("task.max_tokens", max_tokens, low=1, whole=True)
+        within("task.n_best", n_best, low=1, whole=True)
+        if null_threshold is not None:
+            within("task.null_threshold", null_threshold)
         self.scoring, self.max_tokens, self.n_best = scoring, max_tokens, n_best
         self.null_threshold = null_threshold
+        check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
         self.register_buffer("threshold", torch.zeros(()))
 

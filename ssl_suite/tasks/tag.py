@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
-from ssl_suite.tasks.head import head
+from ssl_suite.tasks.head import check_head, head
 from ssl_suite.tasks.metrics import EntityF1, MacroF1, are_entities
 
 Name = Literal["accuracy", "macro_f1", "entity_f1"]
@@ -39,6 +39,7 @@ class Tag(Task):
         self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("accuracy", "macro_f1")
     ) -> None:
         super().__init__()
+        check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
         self.names, self.main = tuple(metrics), metrics[0]
 

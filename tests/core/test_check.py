@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ssl_suite.core.check import within
+from ssl_suite.core.check import one_of, within
 from ssl_suite.core.errors import UserError
 
 
@@ -43,3 +43,9 @@ def test_what_is_inside_passes(value: Any, bounds: dict[str, Any]) -> None:
 def test_the_sentence_says_both_bounds() -> None:
     with pytest.raises(UserError, match=r"^rate is 2, but must be a number at least 0 and at most 1\.$"):
         within("rate", 2, low=0, high=1)
+
+
+def test_a_name_from_python_is_checked_too() -> None:
+    with pytest.raises(UserError, match=r"^how is 'adamx', but must be one of adamw, sgd\. Did you mean adamw\?$"):
+        one_of("how", "adamx", ("adamw", "sgd"))
+    one_of("how", "sgd", ("adamw", "sgd"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import FolderReader, Rows, hold_out, open_source
@@ -32,6 +33,11 @@ class SourceData(DataModule):
         self, source: str, target: str, where: dict[str, str] | None, labels: int | None, **options: Any
     ) -> None:
         super().__init__(**options)
+        for name, value in (("source", source), ("target", target)):
+            if not value:
+                raise UserError(f"data.{name} is empty; name one, or leave the option out.")
+        if labels is not None:
+            within("data.labels", labels, low=1, whole=True)
         self.source, self.target_column, self.where, self.label_budget = source, target, where or {}, labels
         self._opened: dict[str, Rows] = {}
         self.targets: Targets | None = None

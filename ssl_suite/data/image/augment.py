@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_suite.core.check import within
 from ssl_suite.core.random import uniform
 
 GREY = (0.299, 0.587, 0.114)
@@ -45,6 +46,17 @@ class View:
     sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
     rotate: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("crop", 1), ("ratio", None), ("sigma", None)):
+            least, greatest = getattr(self, name)
+            within(f"view.{name}[0]", least, above=0)
+            within(f"view.{name}[1]", greatest, low=least, high=most)
+        for name in ("flip", "jitter_p", "grey", "blur", "solarize"):
+            within(f"view.{name}", getattr(self, name), low=0, high=1)
+        for i, strength in enumerate(self.jitter):
+            within(f"view.jitter[{i}]", strength, low=0, high=0.5 if i == 3 else None)
+        within("view.rotate", self.rotate, low=0, high=180)
 
 
 PRESETS: dict[str, tuple[View, ...]] = {

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_suite.core.batch import Batch, ImageBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.random import seed_all
@@ -82,6 +83,7 @@ class Images(SourceData):
             on_error=on_error,
             cache_features=cache_features,
         )
+        within("data.image_size", image_size, low=1, whole=True)
         self.input_column = column
         self.image_size, self.augment, self.view, self.in_memory = image_size, augment, view, in_memory
         self._decoded: dict[tuple[str, int], Tensor] = {}

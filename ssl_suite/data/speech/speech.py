@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ssl_suite.core.batch import SpeechBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import pad_targets
@@ -79,6 +80,9 @@ class Speech(SourceData):
             on_error=on_error,
             cache_features=cache_features,
         )
+        for name, seconds in (("max_seconds", max_seconds), ("batch_seconds", batch_seconds)):
+            if seconds is not None:
+                within(f"data.{name}", seconds, above=0)
         self.input_column = column
         self.max_seconds, self.batch_seconds, self.in_memory = max_seconds, batch_seconds, in_memory
         self._waves: dict[tuple[str, int], Tensor] = {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
+from ssl_suite.core.check import within
 from ssl_suite.core.choices import ChoiceBatch, ChoiceItem, collate_choices
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
@@ -42,6 +43,7 @@ class Documents(SourceData):
         num_workers: int = 0,
     ) -> None:
         super().__init__(source, column, where, None, batch_size=batch_size, num_workers=num_workers)
+        within("data.max_length", max_length, low=2, whole=True)
         self.input_column, self.max_length, self.stride = column, max_length, stride or max_length // 2
         if not 0 < self.stride < max_length:
             raise UserError(f"stride must be 1 to {max_length - 1} (max_length − 1), not {self.stride}.")

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from tokenizers import Tokenizer
 
+from ssl_suite.core.check import within
 from ssl_suite.core.choices import ChoiceBatch, ChoiceItem, collate_choices
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError, nearest
@@ -63,8 +64,8 @@ class Prompts(SourceData):
         super().__init__(source, target, where, None, batch_size=batch_size, num_workers=num_workers)
         if words and choices:
             raise UserError("words says the labels of a classification; with choices each row brings its own answers.")
-        if shots < 0:
-            raise UserError(f"shots must be 0 or more, not {shots}.")
+        within("data.shots", shots, low=0, whole=True)
+        within("data.max_length", max_length, low=2, whole=True)
         self.template = Template(template, target)
         self.input_column = next(iter(self.template.columns), target)
         self.words, self.choices, self.shots, self.draw = words, choices, shots, draw

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from tokenizers import Tokenizer
 
+from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.spans import Asked
@@ -84,8 +85,8 @@ class Questions(Text):
             num_workers=num_workers,
             cache_features=cache_features,
         )
-        if stride < 1:
-            raise UserError(f"stride must be at least 1, not {stride}.")
+        within("data.stride", stride, low=1, whole=True)
+        within("data.max_question_length", max_question_length, low=1, whole=True)
         self.stride, self.max_question_length, self.on_error = stride, max_question_length, on_error
         self._golds: dict[str, list[list[Gold] | None]] = {}
         self._windows: dict[str, Windows] = {}

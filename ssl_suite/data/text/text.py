@@ -19,6 +19,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from ssl_suite.core.batch import TextBatch, lengths_to_mask, padded
+from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
@@ -117,6 +118,8 @@ class Text(SourceData):
             num_workers=num_workers,
             cache_features=cache_features,
         )
+        within("data.vocab_size", vocab_size, low=1, whole=True)
+        within("data.max_length", max_length, low=2, whole=True)
         self.input_column = column
         self.pair, self.wanted_tokenizer, self.vocab_size = pair, tokenizer, vocab_size
         self.max_length, self.pack, self.separate, self.split_long = max_length, pack, separate, split_long

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ssl_suite.core.batch import ImageBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.ema import teacher_of
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.method import Method, StepOutput
@@ -36,6 +37,10 @@ class BYOL(Method):
         optim: Optim = Optim("lars", 0.2, "linear", 1.5e-6, warmup_epochs=10),
     ) -> None:
         super().__init__(encoder, optim)
+        within("hidden_dim", hidden_dim, low=1, whole=True)
+        within("projection_dim", projection_dim, low=1, whole=True)
+        for i, share in enumerate(momentum):
+            within(f"momentum[{i}]", share, low=0, high=1)
         expect(self.encoder, "image", "BYOL")
         self.projector = BYOLProjectionHead(self.encoder.dim, hidden_dim, projection_dim)
         self.predictor = BYOLPredictionHead(projection_dim, hidden_dim, projection_dim)

@@ -6,6 +6,7 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 
 from ssl_suite.core.batch import ImageBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
@@ -33,6 +34,8 @@ class SimCLR(Method):
         optim: Optim = Optim("lars", 0.3, "linear", 1e-6, warmup_epochs=10),
     ) -> None:
         super().__init__(encoder, optim)
+        within("temperature", temperature, above=0)
+        within("projection_dim", projection_dim, low=1, whole=True)
         expect(self.encoder, "image", "SimCLR")
         dim = self.encoder.dim
         self.projector = SimCLRProjectionHead(dim, dim, projection_dim, batch_norm=batch_norm)

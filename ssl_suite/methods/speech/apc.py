@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ssl_suite.core.batch import SpeechBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
@@ -25,6 +26,7 @@ class APC(Method):
 
     def __init__(self, encoder: Encoder | str, steps: int = 5, optim: Optim = Optim("adam", 1e-4)) -> None:
         super().__init__(encoder, optim)
+        within("steps", steps, low=1, whole=True)
         expect(self.encoder, "speech", "APC")
         if not getattr(self.encoder, "causal", False):
             raise UserError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
@@ -53,6 +54,9 @@ class Electra(Method):
         optim: Optim = Optim(lr=5e-4, eps=1e-6, weight_decay=0.01, warmup_ratio=0.01, schedule="linear"),
     ) -> None:
         super().__init__(encoder, optim)
+        within("generator_size", generator_size, above=0)
+        within("rate", rate, above=0, high=1)
+        within("weight", weight, low=0)
         expect(self.encoder, "text", "Electra")
         if self.encoder.config.get("causal", True):
             raise UserError("Electra needs a bidirectional TextEncoder (causal: false).")

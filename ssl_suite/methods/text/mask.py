@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.random import uniform
 from ssl_suite.methods.text.corrupt import choose_positions, choose_spans
@@ -33,8 +34,9 @@ class Mask:
     stages: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
 
     def __post_init__(self) -> None:
-        if not 0 < self.p < 1 or (self.longest is not None and self.longest < 1):
-            raise UserError(f"mask: p ({self.p}) must lie between 0 and 1, and longest ({self.longest}) be 1 or more.")
+        within("mask.p", self.p, above=0, below=1)
+        if self.longest is not None:
+            within("mask.longest", self.longest, low=1, whole=True)
         if min(self.stages) < 0 or abs(sum(self.stages) - 1) > 1e-3:
             raise UserError(f"mask: stages {list(self.stages)} must be three shares that sum to 1.")
 

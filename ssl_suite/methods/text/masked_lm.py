@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
@@ -56,8 +57,11 @@ class MaskedLM(Method):
         optim: Optim = Optim(lr=1e-4, weight_decay=0.01, warmup_ratio=0.01, schedule="linear"),
     ) -> None:
         super().__init__(encoder, optim)
+        final_rate = rate if final_rate is None else final_rate
+        for name, share in (("rate", rate), ("final_rate", final_rate), ("val_rate", val_rate)):
+            within(name, share, above=0, high=1)
         expect(self.encoder, "text", "MaskedLM")
-        self.rate, self.final_rate, self.val_rate = rate, rate if final_rate is None else final_rate, val_rate
+        self.rate, self.final_rate, self.val_rate = rate, final_rate, val_rate
         self.mask, self.pairs, self.progress = mask, pairs, 0.0
         self.head = MaskedHead(self.encoder)
         if pairs != "none":
