@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
 
 import torch
 from torch.utils.data import Sampler
@@ -24,30 +25,63 @@ def plain_batches(n: int, batch_size: int, seed: int, epoch: int, drop_last: boo
 def bucketed_batches(
     lengths: Sequence[float], batch_size: int, seed: int, epoch: int, drop_last: bool, window: int = 50
 ) -> list[list[int]]:
-    """Batches of similar lengths: sort inside windows of `window` batches of a permutation, shuffle the batches."""
+    """Batches of similar lengths: sort inside windows of `window` batches of a permutation, shuffle the batches.
+
+    With `drop_last` the permutation is cut before it is sorted, so that long items are left out no more than others.
+    """
     n = len(lengths)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(item_seed(seed, epoch, n))).tolist()
+    if drop_last and n > batch_size:
+        order = order[: n - n % batch_size]
     span = window * batch_size
     ordered = [i for start in range(0, n, span) for i in sorted(order[start : start + span], key=lengths.__getitem__)]
-    batches = [ordered[i : i + batch_size] for i in range(0, n, batch_size)]
-    if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
-        batches.pop()
+    batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
     shuffle = torch.randperm(len(batches), generator=torch.Generator().manual_seed(item_seed(seed, epoch, n + 1)))
     return [batches[i] for i in shuffle.tolist()]
 
 
-def budget_batches(lengths: Sequence[float], budget: float, seed: int, epoch: int) -> list[list[int]]:
-    """Batches whose padded size max(length) · B stays within `budget` (seconds, tokens); their number never changes."""
-    batches: list[list[int]] = []
-    current: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if current and lengths[i] * (len(current) + 1) > budget:
-            batches.append(current)
-            current = []
-        current.append(i)
-    batches.append(current)
-    generator = torch.Generator().manual_seed(item_seed(seed, epoch, len(batches)))
+def budget_batches(
+    lengths: Sequence[float], budget: float, seed: int, epoch: int, jitter: float = 0.1
+) -> list[list[int]]:
+    """Batches whose padded size max(length) · B stays within `budget` (seconds, tokens); every item in each epoch.
+
+    Items are sorted by lengths stretched at random by up to `jitter`, so that each epoch has other batches. Stretched
+    by all of it they need the most batches; an epoch that needs fewer halves its largest ones, so that the number
+    never changes.
+
+    Args:
+        lengths: of each item; one longer than `budget` is a batch of its own.
+        budget: padded units a batch.
+        seed: of the run.
+        epoch: which one.
+        jitter: how much longer, relatively, an item may count than it is.
+    """
+    n = len(lengths)
+    generator = torch.Generator().manual_seed(item_seed(seed, epoch, n))
+    stretch = 1 + jitter * torch.rand(n, generator=generator, dtype=torch.float64)
+    batches = _fill([length * s for length, s in zip(lengths, stretch.tolist(), strict=True)], budget)
+    missing = len(_fill([length * (1 + jitter) for length in lengths], budget)) - len(batches)
+    largest = [(-len(batch), i) for i, batch in enumerate(batches)]
+    heapify(largest)
+    for _ in range(missing):
+        _, i = heappop(largest)
+        half = len(batches[i]) // 2
+        batches.append(batches[i][:half])
+        batches[i] = batches[i][half:]
+        for j in (i, len(batches) - 1):
+            heappush(largest, (-len(batches[j]), j))
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def _fill(lengths: Sequence[float], budget: float) -> list[list[int]]:
+    """As few batches within `budget` as the sorted items allow."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and lengths[i] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -87,17 +121,35 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 class EvalSampler(Sampler[list[Key]]):
-    """Every item once, in order, split over ranks; nothing is dropped or repeated.
+    """Every item once, split over ranks; nothing is dropped or repeated.
 
-    With `lengths`, batches go from the longest to the shortest, so that the first one shows whether memory suffices.
+    Args:
+        n: items.
+        batch_size: most items a batch.
+        lengths: of each item: batches go from the longest to the shortest, so that the first one shows whether memory
+            suffices; None keeps the order.
+        rank: of this process.
+        world: number of processes.
+        budget: most padded units a batch, max(length) · B; an item longer than that comes alone.
     """
 
     def __init__(
-        self, n: int, batch_size: int, lengths: Sequence[float] | None = None, rank: int = 0, world: int = 1
+        self,
+        n: int,
+        batch_size: int,
+        lengths: Sequence[float] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        budget: float | None = None,
     ) -> None:
         order = list(range(n)) if lengths is None else sorted(range(n), key=lambda i: -lengths[i])
-        mine = order[rank::world]
-        self.keys = [[(0, i) for i in mine[s : s + batch_size]] for s in range(0, len(mine), batch_size)]
+        self.keys: list[list[Key]] = []
+        mine, start = order[rank::world], 0
+        while start < len(mine):
+            longest = lengths[mine[start]] if lengths is not None else 0
+            size = max(1, min(batch_size, int(budget / longest))) if budget is not None and longest else batch_size
+            self.keys.append([(0, i) for i in mine[start : start + size]])
+            start += size
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -104,6 +105,63 @@ def test_budget_is_respected_except_by_one_item_longer_than_it() -> None:
     assert [103] in budget_batches(size, 100.0, 3, 0)
 
 
+@pytest.mark.parametrize("kind", ["plain", "bucketed"])
+def test_what_is_dropped_is_drawn_anew_whatever_its_length(kind: str) -> None:
+    """7 of 103 items are left out of each epoch: over 400 epochs each item 27 times, long ones too."""
+    left_out = [set(range(103)) - set(itertools.chain(*epochs_of(kind, 103, e, True))) for e in range(400)]
+    assert {len(items) for items in left_out} == {7}
+    counts = [sum(i in items for items in left_out) for i in range(103)]
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["plain", "bucketed", "budget"])
+def test_what_ranks_leave_is_drawn_anew_whatever_its_length(kind: str) -> None:
+    """A rank takes as many batches as any other; over the epochs every item is among them about equally often."""
+    epochs = 300
+    seen = [0] * 103
+    for epoch in range(epochs):
+        made = [EpochSampler(lambda e: epochs_of(kind, 103, e), lambda: 0, r, 4) for r in range(4)]
+        for ranked in made:
+            ranked.position = lambda at=epoch, size=ranked.per_epoch: at * size  # type: ignore[misc]
+        ranks = [list(ranked) for ranked in made]
+        assert len({len(r) for r in ranks}) == 1
+        for batch in itertools.chain(*ranks):
+            for at, i in batch:
+                assert at == epoch
+                seen[i] += 1
+    longest = sorted(range(103), key=lengths(103).__getitem__)[-10:]
+    assert min(seen) > 0.75 * epochs
+    assert sum(seen[i] for i in longest) / 10 > 0.97 * sum(seen) / 103
+
+
+def test_a_budget_makes_other_batches_every_epoch() -> None:
+    sets = [{frozenset(batch) for batch in epochs_of("budget", 103, e)} for e in range(10)]
+    for a, b in itertools.combinations(sets, 2):
+        assert len(a & b) < 0.3 * len(a)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50, 400])
+@pytest.mark.parametrize("budget", [0.5, 40.0, 100.0, 1e6])
+def test_a_budget_makes_as_many_batches_every_epoch_at_little_cost(n: int, budget: float) -> None:
+    size = lengths(n)
+    epochs = [budget_batches(size, budget, 3, e) for e in range(30)]
+    fewest = 1 + sum(1 for _ in itertools.islice(boundaries(sorted(size), budget), n))
+    assert {len(batches) for batches in epochs} == {len(epochs[0])}
+    assert fewest <= len(epochs[0]) <= max(fewest + 1, 1.15 * fewest + 1)
+    for batches in epochs:
+        assert sorted(itertools.chain(*batches)) == list(range(n))
+        assert all(batches)
+
+
+def boundaries(ordered: list[float], budget: float) -> Iterator[int]:
+    """Where the next batch of lengths in order begins, when each takes what it can."""
+    start = 0
+    for i, length in enumerate(ordered):
+        if i > start and length * (i + 1 - start) > budget:
+            start = i
+            yield i
+
+
 def sampler(position: int = 0, rank: int = 0, world: int = 1, limit: int | None = None, n: int = 103) -> EpochSampler:
     return EpochSampler(lambda e: epochs_of("plain", n, e), lambda: position, rank, world, limit)
 
@@ -140,3 +198,18 @@ def test_evaluation_sees_each_item_once_over_all_ranks(world: int, by_length: bo
     ranks = [EvalSampler(20, 3, size, r, world) for r in range(world)]
     assert sorted(i for r in ranks for b in r for _, i in b) == list(range(20))
     assert all(len(list(r)) == len(r) for r in ranks)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_evaluation_within_a_budget_sees_each_item_once(world: int) -> None:
+    size = [*lengths(40), 0.0, 150.0]
+    ranks = [EvalSampler(42, 6, size, r, world, budget=100.0) for r in range(world)]
+    batches = [[i for _, i in batch] for rank in ranks for batch in rank]
+    assert sorted(itertools.chain(*batches)) == list(range(42))
+    assert [41] in batches
+    for batch in batches:
+        assert len(batch) <= 6
+        assert len(batch) == 1 or max(size[i] for i in batch) * len(batch) <= 100.0
+    assert any(len(batch) == 6 for batch in batches)
+    free = [EvalSampler(42, 6, size, r, world, budget=1e9).keys for r in range(world)]
+    assert free == [EvalSampler(42, 6, size, r, world).keys for r in range(world)]
