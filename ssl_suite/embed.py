@@ -14,7 +14,8 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Loader, Request
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder, replacing
+from ssl_suite.core.files import replacing
+from ssl_suite.core.folder import load_encoder
 from ssl_suite.core.readout import Readout
 from ssl_suite.plugins import load_all
 

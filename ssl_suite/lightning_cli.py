@@ -24,8 +24,8 @@ from ssl_suite.core.allocator import keep_freed_memory
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.files import write_text
 from ssl_suite.core.finetune import Finetune
-from ssl_suite.core.folder import write_text
 from ssl_suite.core.module import Evaluation, TrainModule
 from ssl_suite.core.task import Task
 from ssl_suite.explain import explain

@@ -13,7 +13,8 @@ import tokenizers
 import ssl_suite
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import TOKENIZER, replacing, write_text
+from ssl_suite.core.files import replacing, write_text
+from ssl_suite.core.folder import TOKENIZER
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import Kind, tokenizer_hash, train_tokenizer
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ssl_suite.core.folder import load_encoder, write_text
+from ssl_suite.core.files import write_text
+from ssl_suite.core.folder import load_encoder
 from ssl_suite.data.common.source import Rows, open_source
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from torch import Tensor
 from ssl_suite.core.data import run_seed
 from ssl_suite.core.encoder import batch_units
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.files import replacing
 from ssl_suite.core.flops import peak_flops, step_flops
-from ssl_suite.core.folder import replacing, save_encoder, stored_weights
+from ssl_suite.core.folder import save_encoder, stored_weights
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.module import log_interval
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from ssl_suite.core.batch import IGNORE, Batch, lengths_to_mask
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import replacing
+from ssl_suite.core.files import replacing
 from ssl_suite.core.sampler import Key
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +16,21 @@ from torch import Tensor, nn
 
 from ssl_suite.core.encoder import Encoder, encoder_class
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.files import replacing
 from ssl_suite.core.sharding import identity, whole
 
 CONFIG, WEIGHTS, HEADS = "config.json", "model.safetensors", "heads.safetensors"
 TOKENIZER, PROVENANCE = "tokenizer.json", "provenance.json"
+FILES = {CONFIG, WEIGHTS, HEADS, TOKENIZER, PROVENANCE}
 
 schemes: dict[str, Callable[[str], Encoder]] = {}
 """`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`); filled by ssl_suite.encoders."""
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary neighbour of `path` that takes its name only if the block succeeds.
-
-    Raises:
-        UserError: the disk is full or the place cannot be written; nothing stays behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    new, old = path.with_name(f".{path.name}.{mark}.new"), path.with_name(f".{path.name}.{mark}.old")
-    try:
-        yield new
-        if path.is_dir():
-            path.rename(old)
-        try:
-            new.replace(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-    except OSError as error:
-        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise UserError(f"Could not write {path}: {why}. Nothing was left half-written.") from error
-    finally:
-        for leftover in (new, old):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def is_encoder_folder(folder: Path) -> bool:
+    """Whether a folder is an encoder's and holds nothing else, so that saving may replace it."""
+    names = {path.name for path in folder.iterdir()}
+    return CONFIG in names and names <= FILES
 
 
 def save_encoder(
@@ -71,13 +43,13 @@ def save_encoder(
 
     Args:
         encoder: any registered encoder; its weights are stored once each, tied ones too.
-        folder: replaced if it exists.
+        folder: replaced if it is an encoder folder.
         provenance: where the weights come from: method, data, seed, steps, versions, metrics.
         weights: `stored_weights` of the encoder, where they had to be gathered from other ranks first.
     """
     folder = Path(folder)
     config = {"class": type(encoder).__name__, "arguments": encoder.config}
-    with replacing(folder) as temporary:
+    with replacing(folder, is_encoder_folder) as temporary:
         temporary.mkdir()
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         write_weights(stored_weights(encoder) if weights is None else weights, temporary / WEIGHTS)

@@ -25,7 +25,7 @@ from tiny import (
 import ssl_suite.core.folder as folder_module
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import fingerprint, load_encoder, replacing, save_encoder, write_text
+from ssl_suite.core.folder import fingerprint, load_encoder, save_encoder
 from ssl_suite.encoders.simple import BagOfWords, Fbank, RawPixels
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
@@ -178,19 +178,21 @@ def test_a_failing_rename_puts_the_old_folder_back(saved: Path, monkeypatch: pyt
     assert [p.name for p in saved.parent.iterdir()] == ["enc"]
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as temporary:  # noqa: PT012
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert files_below(tmp_path) == ["a.txt"]
-
-
-def test_saving_over_a_folder_replaces_all_of_it(saved: Path) -> None:
-    (saved / "stale.txt").write_text("x")
+def test_saving_over_an_encoder_folder_replaces_all_of_it(saved: Path) -> None:
+    (saved / "heads.safetensors").write_text("stale")
     save_encoder(tiny_text_encoder(), saved)
     assert files_below(saved) == ["config.json", "model.safetensors", "provenance.json"]
+
+
+def test_a_folder_with_anything_else_in_it_is_never_replaced(saved: Path, tmp_path: Path) -> None:
+    (saved / "notes.txt").write_text("mine")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"mine")
+    before = files_below(tmp_path)
+    for place in (saved, tmp_path / "pictures"):
+        with pytest.raises(UserError, match="holds other files, which are not removed"):
+            save_encoder(tiny_text_encoder(), place)
+    assert files_below(tmp_path) == before
 
 
 def test_nothing_in_a_folder_is_a_pickle(saved: Path) -> None:

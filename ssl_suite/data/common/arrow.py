@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ssl_suite.core.features import default_cache
-from ssl_suite.core.folder import replacing
+from ssl_suite.core.files import replacing
 from ssl_suite.data.common.files import columns_of
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
-from ssl_suite.core.folder import replacing
+from ssl_suite.core.files import replacing
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader

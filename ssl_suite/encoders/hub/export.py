@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import replacing, write_weights
+from ssl_suite.core.files import replacing
+from ssl_suite.core.folder import write_weights
 from ssl_suite.encoders.hub.families import (
     ALBERT,
     BERT,
@@ -58,7 +59,7 @@ def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) ->
         rank_zero_info(f"The last {vocabulary - size} rows of the word embedding belong to no token and are cut.")
         vocabulary = size
     heads = [h for h in chosen.heads if all(e.ours in encoder.heads for e in head_entries(chosen, h))]
-    with replacing(folder) as temporary:
+    with replacing(folder, ours=lambda _: False) as temporary:
         temporary.mkdir()
         weights = write_names(encoder, chosen, heads, vocabulary)
         write_weights(weights, temporary / "model.safetensors", {"format": "pt"})
