@@ -18,7 +18,19 @@ from ssl_suite.core.folder import PROVENANCE, read_json
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.module import Evaluation
 
-LOWER_IS_BETTER = {"cer", "wer", "per", "eer", "der", "mse", "loss", "unfit", "perplexity", "bits_per_byte"}
+LOWER_IS_BETTER = {
+    "cer",
+    "wer",
+    "per",
+    "eer",
+    "der",
+    "mse",
+    "loss",
+    "unfit",
+    "unsayable",
+    "perplexity",
+    "bits_per_byte",
+}
 PROTOCOL_VERSION = 1
 
 

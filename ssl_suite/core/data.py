@@ -139,6 +139,8 @@ class DataModule(pl.LightningDataModule):
 
     modality: Modality
     labels: list[str]
+    unseen: Sequence[str] = ()
+    """Labels that occur, but not in training: right answers that nobody can give, see `Task.unseen`."""
 
     def __init__(
         self,
@@ -216,6 +218,9 @@ class DataModule(pl.LightningDataModule):
     def has_targets(self, split: str) -> bool:
         """Whether a split has targets, where a task wants some; without, it is only for `predict`."""
         return True
+
+    def expect_known(self, split: str) -> None:
+        """Raises UserError at a row whose label the task cannot learn."""
 
     def answer(self, split: str, index: int, answer: Any) -> Any:
         """What `predict` writes of a task's answer on one item."""

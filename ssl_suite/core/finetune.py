@@ -74,9 +74,11 @@ class Finetune(Evaluation):
             self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
         if known is None:
             self.task.build(self.encoder.dim, self.data.labels)
+        elif stage == "fit":
+            self.data.expect_known("train")
+        self.task.unseen = self.data.unseen
         for split in (*self.data.parts("validation"), *self.data.parts("test")):
-            if split not in self.scores:
-                self.scores[split] = self.task.metrics()
+            self.scores[split] = self.task.metrics()
         if self.mode == "probe":
             device = self.trainer.strategy.root_device
             self.encoder.to(device)

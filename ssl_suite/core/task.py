@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
+
+from ssl_suite.core.batch import IGNORE
 
 if TYPE_CHECKING:
     from ssl_suite.core.data import DataModule
@@ -23,6 +25,9 @@ class Task(nn.Module):
         target: what kind of target it asks the data module for.
         main: name of the metric that selects models.
         direction: of the main metric: max or min.
+        labels: what it can answer; the target of label i is i.
+        unseen: labels of the data at hand that training did not have; the target of label k is len(labels) + k. They
+            cost no loss, and count as wrong whatever is answered.
     """
 
     sequence: bool = False
@@ -30,6 +35,7 @@ class Task(nn.Module):
     main: str
     direction: Literal["max", "min"] = "max"
     labels: list[str]
+    unseen: Sequence[str] = ()
 
     @abstractmethod
     def build(self, dim: int, labels: list[str]) -> None:
@@ -54,6 +60,15 @@ class Task(nn.Module):
     @abstractmethod
     def decode(self, output: Tensor, mask: Tensor) -> list[Any]:
         """What a user wants to read: label names, values, tags or text."""
+
+    @property
+    def every_label(self) -> list[str]:
+        """Of every target: what can be answered, then what cannot."""
+        return [*self.labels, *self.unseen]
+
+    def learnable(self, target: Tensor) -> Tensor:
+        """The target with `IGNORE` where no answer could be right."""
+        return target.masked_fill(target >= len(self.labels), IGNORE)
 
     def compute(self, metrics: MetricCollection, data: DataModule, split: str) -> Mapping[str, Tensor]:
         """The figures of a split; a task whose answers are read from the data, as spans are, looks there."""

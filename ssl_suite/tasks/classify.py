@@ -8,26 +8,26 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
-from ssl_suite.tasks.head import check_head, head
-from ssl_suite.tasks.metrics import Matthews
+from ssl_suite.tasks.head import check_head, expect_choice, head
+from ssl_suite.tasks.metrics import Matthews, SecondF1
 
 Name = Literal["accuracy", "macro_f1", "f1", "matthews"]
 METRICS: dict[str, Callable[[int], Metric]] = {
     "accuracy": lambda n: MulticlassAccuracy(n, average="micro", ignore_index=IGNORE),
     "macro_f1": lambda n: MulticlassF1Score(n, average="macro", ignore_index=IGNORE),
-    "f1": lambda n: BinaryF1Score(ignore_index=IGNORE),
+    "f1": lambda n: SecondF1(),
     "matthews": lambda n: Matthews(n, ignore_index=IGNORE),
 }
 """Name → number of labels → metric."""
 
 
 class Classify(Task):
-    """Cross-entropy over the labels of the training split.
+    """Cross-entropy over the labels of the training split; those that only other splits have count as wrong.
 
     Args:
         hidden: width of a hidden layer; 0 for a linear head.
@@ -47,6 +47,7 @@ class Classify(Task):
         self.names, self.main = tuple(metrics), metrics[0]
 
     def build(self, dim: int, labels: list[str]) -> None:
+        expect_choice(labels)
         if "f1" in self.names and len(labels) != 2:
             raise UserError(f"The metric f1 is of one class against another; for {len(labels)} labels ask macro_f1.")
         self.labels = labels
@@ -56,10 +57,12 @@ class Classify(Task):
         return self.head(features[:, 0])  # (B, C)
 
     def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output.float(), target, ignore_index=IGNORE)
+        target = self.learnable(target)
+        counted = (target != IGNORE).sum().clamp(min=1)
+        return F.cross_entropy(output.float(), target, ignore_index=IGNORE, reduction="sum") / counted
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({name: METRICS[name](len(self.labels)) for name in self.names})
+        return MetricCollection({name: METRICS[name](len(self.every_label)) for name in self.names})
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
         metrics.update(output.argmax(-1), target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +20,10 @@ BLANK = 0
 
 class CTC(Task):
     """Connectionist temporal classification (Graves et al. 2006) with greedy decoding.
+
+    Learned is what can be said, scored the whole reference: `cer` and `wer` count as errors the characters that
+    training never had, and `unsayable` says which share of the reference they are. `unfit` is the share of references
+    that are longer than their input has states.
 
     Args:
         hidden: width of a hidden layer; 0 for a linear head.
@@ -44,48 +50,65 @@ class CTC(Task):
     def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         """Mean over the batch of −log p / length, in fp32; targets that cannot fit (T < L + repeats) count as zero."""
         log_probabilities = output.float().log_softmax(-1).transpose(0, 1)
+        target = self._sayable(target)
         labelled = target != IGNORE
         return F.ctc_loss(
             log_probabilities, target.clamp(min=0) + 1, mask.sum(1), labelled.sum(1), BLANK, zero_infinity=True
         )
 
+    def _sayable(self, target: Tensor) -> Tensor:
+        """(B, L) without the characters that have no output; the others move up."""
+        if not self.unseen:
+            return target
+        learnable = self.learnable(target)
+        order = (learnable == IGNORE).int().argsort(dim=1, stable=True)
+        return learnable.gather(1, order)
+
     def metrics(self) -> MetricCollection:
-        return MetricCollection(
-            {"cer": CharErrorRate(), "wer": WordErrorRate(), "unfit": Unfit()}, compute_groups=False
-        )
+        made: dict[str, Metric | MetricCollection] = {"cer": CharErrorRate(), "wer": WordErrorRate()}
+        made |= {"unsayable": Share(), "unfit": Share()}
+        return MetricCollection(made, compute_groups=False)
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
-        said = ["".join(self.labels[i] for i in row.tolist() if i != IGNORE) for row in target]
-        heard = self.decode(output, mask)
+        names = self.every_label
+        said = ["".join(names[i] for i in row.tolist() if i != IGNORE) for row in target]
+        heard = [text.strip() for text in self.decode(output, mask)]  # as jiwer does
         metrics["cer"].update(heard, said)
         metrics["wer"].update(heard, said)
-        metrics["unfit"].update(mask.sum(1), target)
+        metrics["unsayable"].update((target >= len(self.labels))[target != IGNORE])
+        metrics["unfit"].update(unfit(mask.sum(1), self._sayable(target)))
 
     def decode(self, output: Tensor, mask: Tensor) -> list[str]:
-        """The best output of each real frame; repeats merge, blanks go."""
+        """The best output of each real frame; repeats merge, blanks go, and marks join their letters (NFC)."""
         texts = []
         for row, length in zip(output.argmax(-1).cpu(), mask.sum(1).tolist(), strict=True):
             best = torch.unique_consecutive(row[:length]).tolist()
-            texts.append("".join(self.labels[i - 1] for i in best if i != BLANK))
+            said = "".join(self.labels[i - 1] for i in best if i != BLANK)
+            texts.append(unicodedata.normalize("NFC", said))
         return texts
 
 
-class Unfit(Metric):
-    """Share of targets that no alignment fits: fewer states than characters plus repeats; `zero_infinity` hides it."""
+def unfit(lengths: Tensor, target: Tensor) -> Tensor:
+    """(B,) whether no alignment fits: fewer states than characters plus repeats; `zero_infinity` hides it."""
+    real = target != IGNORE
+    repeats = ((target[:, 1:] == target[:, :-1]) & real[:, 1:]).sum(1)
+    return lengths < real.sum(1) + repeats
 
-    unfit: Tensor
+
+class Share(Metric):
+    """How many of all are true."""
+
+    true: Tensor
     total: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("unfit", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("true", torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, lengths: Tensor, target: Tensor) -> None:
-        real = target != IGNORE
-        repeats = ((target[:, 1:] == target[:, :-1]) & real[:, 1:]).sum(1)
-        self.unfit += (lengths < real.sum(1) + repeats).sum()
-        self.total += len(target)
+    def update(self, flags: Tensor) -> None:
+        self.true += flags.sum()
+        self.total += flags.numel()
 
     def compute(self) -> Tensor:
-        return self.unfit / self.total.clamp(min=1)
+        return self.true / self.total.clamp(min=1)

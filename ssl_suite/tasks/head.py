@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ssl_suite.core.check import within
+from ssl_suite.core.errors import UserError
 
 
 def check_head(hidden: int, dropout: float) -> None:
@@ -19,3 +20,10 @@ def head(dim: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Module:
     if not hidden:
         return nn.Sequential(nn.Dropout(dropout), last) if dropout else last
     return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), last)
+
+
+def expect_choice(labels: list[str]) -> None:
+    """Raises UserError where there is nothing to tell apart."""
+    if len(labels) < 2:
+        there = f"is {labels[0]!r} on every training row" if labels else "is nowhere"
+        raise UserError(f"A task needs two labels or more to tell apart, and the label {there}; look at --data.target.")

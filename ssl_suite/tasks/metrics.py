@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassF1Score, MulticlassMatthewsCorrCoef
+from torchmetrics.classification import BinaryF1Score, MulticlassF1Score, MulticlassMatthewsCorrCoef
 from torchmetrics.regression import SpearmanCorrCoef
 from torchmetrics.utilities import dim_zero_cat
 
@@ -20,6 +20,16 @@ class Matthews(MulticlassMatthewsCorrCoef):
     def compute(self) -> Tensor:
         constant = [(self.confmat.sum(d) > 0).sum() < 2 for d in (0, 1)]
         return torch.zeros((), device=self.confmat.device) if any(constant) else super().compute()
+
+
+class SecondF1(BinaryF1Score):
+    """F1 of the second of two labels; a truth that is neither is not the second."""
+
+    def __init__(self) -> None:
+        super().__init__(ignore_index=IGNORE)
+
+    def update(self, answers: Tensor, truths: Tensor) -> None:
+        super().update(answers, truths.masked_fill(truths > 1, 0))
 
 
 class MacroF1(MulticlassF1Score):

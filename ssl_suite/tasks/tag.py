@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.task import Task
-from ssl_suite.tasks.head import check_head, head
+from ssl_suite.tasks.head import check_head, expect_choice, head
 from ssl_suite.tasks.metrics import EntityF1, MacroF1, are_entities
 
 Name = Literal["accuracy", "macro_f1", "entity_f1"]
@@ -22,7 +22,8 @@ Name = Literal["accuracy", "macro_f1", "entity_f1"]
 class Tag(Task):
     """Cross-entropy at the positions whose target is not `IGNORE` (of text: the first piece of each word).
 
-    A target where the mask is False belongs to a word that the window cut off: it costs no loss, and counts as wrong.
+    A target where the mask is False belongs to a word that the window cut off: it costs no loss, and counts as wrong;
+    so does a tag that the training split does not have.
 
     Args:
         hidden: width of a hidden layer; 0 for a linear head.
@@ -44,6 +45,7 @@ class Tag(Task):
         self.names, self.main = tuple(metrics), metrics[0]
 
     def build(self, dim: int, labels: list[str]) -> None:
+        expect_choice(labels)
         if "entity_f1" in self.names and not are_entities(labels):
             raise UserError(
                 f"entity_f1 needs labels such as O, B-PER and I-PER; these are {', '.join(labels[:5])}: ask accuracy."
@@ -55,7 +57,7 @@ class Tag(Task):
         return self.head(features)  # (B, T, C)
 
     def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        target = target[:, : output.shape[1]].masked_fill(~mask, IGNORE)
+        target = self.learnable(target[:, : output.shape[1]]).masked_fill(~mask, IGNORE)
         counted = (target != IGNORE).sum().clamp(min=1)
         return (
             F.cross_entropy(output.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE, reduction="sum")
@@ -63,7 +65,7 @@ class Tag(Task):
         )
 
     def metrics(self) -> MetricCollection:
-        n = len(self.labels)
+        n = len(self.every_label)
         made: dict[Name, Metric] = {
             "accuracy": MulticlassAccuracy(n + 1, average="micro", ignore_index=IGNORE),
             "macro_f1": MacroF1(n),
@@ -77,7 +79,7 @@ class Tag(Task):
         beyond = (0, target.shape[1] - output.shape[1])
         answer, seen = F.pad(output.argmax(-1), beyond), F.pad(mask, beyond)
         counted = target != IGNORE
-        none = len(self.labels)
+        none = len(self.every_label)
         for name in ("accuracy", "macro_f1"):
             if name in metrics:
                 metrics[name].update(answer.masked_fill(~seen, none).flatten(), target.flatten())
@@ -86,7 +88,8 @@ class Tag(Task):
             metrics["entity_f1"].update(said, [self._names(*row) for row in zip(target, counted, strict=True)])
 
     def _names(self, row: Tensor, keep: Tensor) -> list[str]:
-        return [self.labels[i] if i >= 0 else "O" for i in row[keep].tolist()]
+        names = self.every_label
+        return [names[i] if i >= 0 else "O" for i in row[keep].tolist()]
 
     def decode(self, output: Tensor, mask: Tensor) -> list[list[str]]:
         best = output.argmax(-1)

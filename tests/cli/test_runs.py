@@ -83,14 +83,14 @@ def test_every_task_works_on_its_modalities(
     rows = Store(tmp_path / "probe/results.sqlite").rows()
     assert {row.metric for row in rows} == {
         "Classify": {"accuracy", "macro_f1"}, "Regress": {"pearson", "spearman", "mse"},
-        "Tag": {"accuracy", "macro_f1"}, "CTC": {"cer", "wer", "unfit"},
+        "Tag": {"accuracy", "macro_f1"}, "CTC": {"cer", "wer", "unsayable", "unfit"},
     }[task]  # fmt: skip
     for row in rows:
         assert_complete(row)
         assert (row.modality, row.method, row.role, row.split) == (modality, METHODS[modality], "ssl", "test")
         assert row.seed == 3
         assert row.labels == 64
-        assert row.direction == ("min" if row.metric in ("cer", "wer", "unfit", "mse") else "max")
+        assert row.direction == ("min" if row.metric in ("cer", "wer", "unsayable", "unfit", "mse") else "max")
         assert row.protocol.endswith("@1")
 
 

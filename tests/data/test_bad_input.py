@@ -407,15 +407,6 @@ def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
 # Targets --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_label_unseen_in_training(tmp_path: Path) -> None:
-    write_rows(tmp_path / "train.jsonl", [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}])
-    write_rows(tmp_path / "test.jsonl", [{"text": "a", "label": "good"}, {"text": "b", "label": "goood"}])
-    message = complaint(Text(str(tmp_path)), classes())
-    assert "test.jsonl, row 2" in message
-    assert "'goood' never occurs in training" in message
-    assert "Did you mean good?" in message
-
-
 def test_a_label_that_is_missing(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.jsonl", [{"text": "a", "label": "good"}, {"text": "b", "label": None}])
     assert "a.jsonl, row 2" in complaint(Text(str(tmp_path / "a.jsonl")), classes())

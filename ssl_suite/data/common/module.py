@@ -10,8 +10,9 @@ import torch
 from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Request, run_seed
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.source import FolderReader, Rows, hold_out, open_source
-from ssl_suite.data.common.targets import Targets, few
+from ssl_suite.data.common.targets import Targets, few, is_empty
 
 
 class SourceData(DataModule):
@@ -22,6 +23,7 @@ class SourceData(DataModule):
         target: column of the target, for tasks.
         where: keep only the rows whose column has this value: `{language: en}`.
         labels: number of labelled training rows to use, drawn evenly over the classes by the run's seed; None: all.
+        clean: how transcripts are normalised.
         options: of the base class.
     """
 
@@ -30,7 +32,13 @@ class SourceData(DataModule):
     """Whether a source without a validation split gives up a tenth of its training rows for one."""
 
     def __init__(
-        self, source: str, target: str, where: dict[str, str] | None, labels: int | None, **options: Any
+        self,
+        source: str,
+        target: str,
+        where: dict[str, str] | None,
+        labels: int | None,
+        clean: Clean = Clean(),
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         for name, value in (("source", source), ("target", target)):
@@ -39,6 +47,7 @@ class SourceData(DataModule):
         if labels is not None:
             within("data.labels", labels, low=1, whole=True)
         self.source, self.target_column, self.where, self.label_budget = source, target, where or {}, labels
+        self.clean = clean
         self._opened: dict[str, Rows] = {}
         self.targets: Targets | None = None
 
@@ -65,21 +74,27 @@ class SourceData(DataModule):
         self.open()
         self.targets = None
         if (kind := request.target or request.watch) and (answered := self._rows_with_targets(request)):
-            targets = Targets(answered, self.target_column, kind, request.labels)
-            self.labels = targets.labels
+            targets = Targets(answered, self.target_column, kind, request.labels, self.clean)
+            self.labels, self.unseen = targets.labels, targets.unseen
+            targets.warn_of_unseen()
             if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
                 self._keep_few(targets, request)
-                targets = Targets(self._rows_with_targets(request), self.target_column, kind, self.labels)
+                answered = self._rows_with_targets(request)
+                targets = Targets(answered, self.target_column, kind, self.labels, self.clean)
             self.targets = targets
 
     def _rows_with_targets(self, request: Request) -> dict[str, Rows]:
-        """Splits with a target column. A test split may lack one; and all may, if a trained task knows the labels."""
+        """Splits with targets. A test split may lack them; and all may, if a trained task knows the labels."""
         known = request.labels is not None
         return {
             split: rows
             for split, rows in self.rows.items()
-            if self.target_column in rows.columns or not (known or split.startswith("test"))
+            if has_column(rows, self.target_column) or not (known or split.startswith("test"))
         }
+
+    def expect_known(self, split: str) -> None:
+        if self.targets is not None and self.has_targets(split):
+            self.targets.expect_known(split)
 
     def has_targets(self, split: str) -> bool:
         return self.targets is not None and split in self.targets.encoded
@@ -127,3 +142,11 @@ class SourceData(DataModule):
 
     def fingerprint(self, split: str) -> str:
         return f"{type(self).__name__}|{self.rows[split].fingerprint}"
+
+
+def has_column(rows: Rows, name: str) -> bool:
+    """Whether a split has the column and anything in it: hidden answers are left empty, or -1 among classes."""
+    if name not in rows.columns:
+        return False
+    hidden = (lambda v: v == -1) if rows.label_names(name) else is_empty
+    return not all(hidden(value) for value in rows.column(name))

@@ -17,6 +17,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import pad_targets
 from ssl_suite.core.random import uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
+from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
@@ -41,6 +42,8 @@ class Speech(SourceData):
         target: column of the target: a label, or the transcript for CTC.
         where: keep only rows with these values: `{language: en}`.
         labels: number of labelled training utterances to use.
+        clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, and which
+            characters stay beside letters and digits.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
         batch_size: utterances a step and rank.
         batch_seconds: instead: seconds of padded audio a step, so that memory does not depend on the lengths.
@@ -60,6 +63,7 @@ class Speech(SourceData):
         target: str = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
+        clean: Clean = Clean(),
         max_seconds: float | None = 15.0,
         batch_size: int = 16,
         batch_seconds: float | None = None,
@@ -74,6 +78,7 @@ class Speech(SourceData):
             target,
             where,
             labels,
+            clean=clean,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,

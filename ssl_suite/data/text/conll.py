@@ -27,7 +27,7 @@ def read_conllu(path: Path) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in ("tokens", *UNIVERSAL, "id")}
     for block in _blocks(path):
         comments = [text for _, text in block if text.startswith("#")]
-        words = [_fields(path, line, "\t", 10) for line in block if not line[1].startswith("#")]
+        words = [_fields(path, line, "\t", 10, word=1) for line in block if not line[1].startswith("#")]
         words = [word for word in words if word[0].isdigit()]
         if not words:
             continue
@@ -81,9 +81,12 @@ def _blocks(path: Path) -> Iterator[list[Line]]:
         yield block
 
 
-def _fields(path: Path, line: Line, separator: str | None, width: int) -> list[str]:
+def _fields(path: Path, line: Line, separator: str | None, width: int, word: int = 0) -> list[str]:
+    """The columns of a line, of which number `word` must not be empty."""
     fields = line[1].split(separator)
-    if len(fields) != width or not fields[0].strip():
+    if len(fields) == width and not fields[word].strip():
+        raise UserError(f"{path}, line {line[0]} has an empty word: {line[1][:40]!r}; mend it.")
+    if len(fields) != width:
         raise UserError(f"{path}, line {line[0]} has {len(fields)} columns, not {width}: {line[1][:40]!r}; mend it.")
     return fields
 

@@ -32,7 +32,7 @@ from ssl_suite.data.text.pairs import SentencePairs, sentence_stream
 from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
 from ssl_suite.data.text.symbols import Symbols, check_letters, check_words, spell
 from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
-from ssl_suite.data.text.words import encode_words, first_pieces, place
+from ssl_suite.data.text.words import encode_words, expect_words, first_pieces, place
 from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash, train_tokenizer
 
 
@@ -185,8 +185,9 @@ class Text(SourceData):
         """Raises UserError at the first row without a text (or, for tagging, without a tag for each word)."""
         rows = self.rows[split]
         for column in [self.input_column, *([self.pair] if self.pair else [])]:
-            for _ in self._texts(split, column, words=self.tagging):
-                pass
+            for i, value in enumerate(self._texts(split, column, words=self.tagging)):
+                if self.tagging:
+                    expect_words(rows, i, value)
             if self.symbols is not None:
                 check_letters(rows, column, self.symbols)
         if self.tagging and self.targets is not None and self.has_targets(split):

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.source import Rows
 from ssl_suite.encoders.tokenizer import unknown_token
+
+
+def expect_words(rows: Rows, index: int, words: Sequence[Any]) -> None:
+    """Raises UserError at a word that is empty or no text."""
+    for number, word in enumerate(words, 1):
+        if not isinstance(word, str) or not word.strip():
+            what = "is empty" if word is None or isinstance(word, str) else f"is {word!r}, no text"
+            raise UserError(f"{rows.where(index)}: word {number} {what}; mend it.")
 
 
 def encode_words(tokenizer: Tokenizer, rows: Sequence[Sequence[str]]) -> list[Encoding]:
