@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_suite.core.check import one_of, within
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.lars import LARS
 from ssl_suite.core.muon import MuonAdamW
 
 Name = Literal["adamw", "adam", "sgd", "lars", "muon"]
@@ -108,8 +109,6 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]], lr: float) -> to
         return MuonAdamW(groups, lr, betas=optim.betas, eps=optim.eps, fused=True)
     if optim.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
-    from lightly.utils.lars import LARS
-
     return LARS(groups, lr=lr, momentum=optim.momentum)
 
 
