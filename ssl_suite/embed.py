@@ -50,7 +50,7 @@ def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
     if isinstance(data, Text):
         data.pack, data.split_long, data.max_length = False, False, getattr(encoder, "max_length", data.max_length)
     if isinstance(data, Speech):
-        data.max_seconds = None
+        data.crops = False
     vocab = encoder.config.get("vocab_size")
     data.serve(Request(tokenizer=encoder.tokenizer, vocab_size=vocab))
     return data

@@ -20,7 +20,7 @@ from ssl_suite.core.encoder import Encoded, Modality
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Features, cached, compute, default_cache
 from ssl_suite.core.random import item_seed
-from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, plain_batches
+from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, budget_batches, plain_batches
 from ssl_suite.core.task import TargetKind
 
 Split = Literal["train", "validation", "test"]
@@ -139,6 +139,10 @@ class DataModule(pl.LightningDataModule):
 
     modality: Modality
     labels: list[str]
+    train_budget: float | None = None
+    """Most padded units of `lengths` in a training batch; None: `batch_size` decides."""
+    eval_budget: float | None = None
+    """The same of a batch that is evaluated or encoded, beside `eval_batch_size`."""
     unseen: Sequence[str] = ()
     """Labels that occur, but not in training: right answers that nobody can give, see `Task.unseen`."""
 
@@ -295,6 +299,8 @@ class DataModule(pl.LightningDataModule):
         def batches(epoch: int) -> list[list[int]]:
             if features is None:
                 return self.train_batches(epoch)
+            if self.train_budget is not None and not features.pooled:
+                return budget_batches(self._along(features, "train"), self.train_budget, run_seed(), epoch)
             return plain_batches(len(features), self.batch_size, run_seed(), epoch, drop_last=False)
 
         rank, world = self._process
@@ -336,14 +342,22 @@ class DataModule(pl.LightningDataModule):
         if self._frozen is None:
             return self._raw_loader(split)
         features = self.features(split)
-        return self._loader(EvalSampler(len(features), self.eval_batch_size, None, *self._process), features, True)
+        bound = self.eval_budget is not None and not features.pooled
+        lengths = self._along(features, split) if bound else None
+        sampler = EvalSampler(len(features), self.eval_batch_size, lengths, *self._process, self.eval_budget)
+        return self._loader(sampler, features, True)
+
+    def _along(self, features: Features, split: str) -> list[float]:
+        """The length of each item that has features."""
+        lengths = self.lengths(split)
+        return [1.0 if lengths is None else lengths[i] for i in features.index.tolist()]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.finish(batch)
 
     def _raw_loader(self, split: str) -> Loader:
         place = (0, 1) if self._frozen is not None else self._process  # each rank keeps all features
-        sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), *place)
+        sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), *place, self.eval_budget)
         return self._loader(sampler, self.dataset(split), False)
 
     def _loader(self, sampler: Any, dataset: Dataset[Any], ready: bool) -> Loader:

@@ -45,42 +45,48 @@ def budget_batches(
 ) -> list[list[int]]:
     """Batches whose padded size max(length) · B stays within `budget` (seconds, tokens); every item in each epoch.
 
-    Items are sorted by lengths stretched at random by up to `jitter`, so that each epoch has other batches. Stretched
-    by all of it they need the most batches; an epoch that needs fewer halves its largest ones, so that the number
-    never changes.
+    Items are sorted by lengths stretched at random by up to `jitter`, so each epoch has other batches. Their number is
+    that of the first epochs: one that needs more is stretched less (by nothing, it needs the fewest there can be), one
+    that needs fewer halves its largest.
 
     Args:
         lengths: of each item; one longer than `budget` is a batch of its own.
         budget: padded units a batch.
         seed: of the run.
         epoch: which one.
-        jitter: how much longer, relatively, an item may count than it is.
+        jitter: how much longer, relatively, an item may count than it is when the items are sorted.
     """
-    n = len(lengths)
-    generator = torch.Generator().manual_seed(item_seed(seed, epoch, n))
-    stretch = 1 + jitter * torch.rand(n, generator=generator, dtype=torch.float64)
-    batches = _fill([length * s for length, s in zip(lengths, stretch.tolist(), strict=True)], budget)
-    missing = len(_fill([length * (1 + jitter) for length in lengths], budget)) - len(batches)
+    number = max(len(_fill(lengths, budget, seed, e, jitter)) for e in range(3))
+    steps = (_fill(lengths, budget, seed, epoch, share * jitter) for share in (1.0, 0.5, 0.25, 0.0))
+    batches = next(made for made in steps if len(made) <= number)
     largest = [(-len(batch), i) for i, batch in enumerate(batches)]
     heapify(largest)
-    for _ in range(missing):
+    while len(batches) < number:
         _, i = heappop(largest)
         half = len(batches[i]) // 2
         batches.append(batches[i][:half])
         batches[i] = batches[i][half:]
         for j in (i, len(batches) - 1):
             heappush(largest, (-len(batches[j]), j))
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    generator = torch.Generator().manual_seed(item_seed(seed, epoch, number))
+    return [batches[i] for i in torch.randperm(number, generator=generator).tolist()]
 
 
-def _fill(lengths: Sequence[float], budget: float) -> list[list[int]]:
-    """As few batches within `budget` as the sorted items allow."""
+def _fill(lengths: Sequence[float], budget: float, seed: int, epoch: int, jitter: float) -> list[list[int]]:
+    """Sorts a permutation by stretched lengths and puts as many items into a batch as `budget` allows."""
+    generator = torch.Generator().manual_seed(item_seed(seed, epoch, len(lengths)))
+    shuffle = torch.randperm(len(lengths), generator=generator)
+    stretch = 1 + jitter * torch.rand(len(lengths), generator=generator, dtype=torch.float64)
+    order = shuffle[(torch.tensor(lengths, dtype=torch.float64)[shuffle] * stretch).argsort(stable=True)]
     batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and lengths[i] * (len(batches[-1]) + 1) <= budget:
+    longest = 0.0
+    for i in order.tolist():
+        longest = max(longest, lengths[i])
+        if batches and longest * (len(batches[-1]) + 1) <= budget:
             batches[-1].append(i)
         else:
             batches.append([i])
+            longest = lengths[i]
     return batches
 
 

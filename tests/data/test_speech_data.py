@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
 from ssl_suite.core.data import Request
+from ssl_suite.core.encoder import Encoded
+from ssl_suite.core.errors import UserError
 from ssl_suite.data.speech.speech import Speech
 
 Maker = Callable[..., Path]
@@ -45,6 +48,73 @@ def test_long_audio_is_cropped_anew_each_epoch_while_pretraining(tmp_path: Path,
 def test_nothing_is_cropped_for_a_task(tmp_path: Path, sound: Maker) -> None:
     sound(tmp_path / "x/a.wav", 1.0)
     assert len(served(tmp_path, Request(target="class"), max_seconds=0.25).read("train", 0, 1).wave) == 16000
+
+
+def test_seconds_of_a_batch_count_what_is_cropped(tmp_path: Path, sound: Maker) -> None:
+    for i in range(6):
+        sound(tmp_path / f"{i}.wav", 1.0 + i)
+    data = served(tmp_path, max_seconds=1.0, batch_seconds=2.0)
+    assert data.lengths("train") == [1.0] * 6
+    for epoch in range(3):
+        assert [len(batch) for batch in data.train_batches(epoch)] == [2, 2, 2]
+
+
+def test_a_task_reads_long_audio_to_a_limit_and_says_so(tmp_path: Path, sound: Maker) -> None:
+    sound(tmp_path / "x/long.wav", 3.0)
+    sound(tmp_path / "x/short.wav", 0.5)
+    with pytest.warns(UserWarning, match=r"only the first 2 s of 1 of 2 utterances are read \(.*long\.wav lasts 3 s\)"):
+        data = served(tmp_path, Request(target="class"), limit_seconds=2.0)
+    assert data.lengths("train") == [2.0, 0.5]
+    assert torch.equal(
+        data.read("train", 0, 1).wave,
+        served(tmp_path, Request(target="class")).read("train", 0, 1).wave[:32000],
+    )
+    assert data.fingerprint("train") != served(tmp_path, Request(target="class")).fingerprint("train")
+
+
+def test_a_transcript_of_cropped_audio_is_refused(tmp_path: Path, sound: Maker) -> None:
+    sound(tmp_path / "a.wav", 3.0)
+    (tmp_path / "metadata.csv").write_text("path,text\na.wav,hello\n")
+    with pytest.raises(UserError, match=r"a\.wav lasts 3 s, and a transcript needs all of it, but data.limit_seconds"):
+        served(tmp_path, Request(target="characters"), target="text", limit_seconds=2.0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_one_long_file_among_short_ones_is_evaluated_within_bounds(frozen: bool, tmp_path: Path, sound: Maker) -> None:
+    """A batch pads no more than 15 s for each of its `eval_batch_size`."""
+    for i in range(20):
+        sound(tmp_path / f"x/{i}.wav", 0.2)
+    sound(tmp_path / "x/hour.wav", 100.0)
+    with pytest.warns(UserWarning, match="hour.wav lasts 100 s"):
+        data = served(tmp_path, Request(target="class"), eval_batch_size=4, limit_seconds=50.0)
+    if frozen:
+        data.use_features(frames, "key")
+    seen = []
+    for split in data.splits():
+        for batch in data.eval_dataloader(split):
+            width = batch.features.shape[2] / 100 if frozen else batch.wave.shape[1] / 16000
+            assert width * len(batch) <= 60.0
+            assert len(batch) <= 4
+            seen.append(len(batch))
+    assert sum(seen) == 21
+    assert seen.count(4) >= 4
+
+
+def test_frozen_frames_are_trained_on_within_a_budget(tmp_path: Path, sound: Maker) -> None:
+    for i in range(12):
+        sound(tmp_path / f"x/{i}.wav", 0.25 * (i + 1))
+    data = served(tmp_path, Request(target="class"), batch_seconds=4.0)
+    data.use_features(frames, "key")
+    batches = list(data.train_dataloader())
+    assert sorted(i for batch in batches for i in batch.index.tolist()) == list(range(data.size("train")))
+    for batch in batches:
+        assert batch.features.shape[2] / 100 * len(batch) <= 4.05
+
+
+def frames(batch: SpeechBatch) -> Encoded:
+    """A state every 10 ms."""
+    states = batch.wave[:, ::160, None]
+    return Encoded((states,), lengths_to_mask(batch.lengths // 160, states.shape[1]), states[:, 0])
 
 
 def test_padding_is_zero_and_lengths_are_kept(tmp_path: Path, sound: Maker) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import resample
 
@@ -16,7 +21,12 @@ from ssl_suite.core.data import BadItem
 from ssl_suite.data.common.manifest import list_media
 
 RATE = 16000
-EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64"}
+EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph"}
+EXTENSIONS |= {".w64", ".rf64"}
+BLOCK = 1 << 20
+"""Frames that are decoded at once, whatever a header promises."""
+STREAMED = 2_000_000_000
+"""Bytes from which on a WAV's promise stands for a length its writer did not know."""
 
 
 def list_audio(place: Path) -> dict[str, list[Any]]:
@@ -24,29 +34,80 @@ def list_audio(place: Path) -> dict[str, list[Any]]:
     return list_media(place, "audio", EXTENSIONS)
 
 
-def load_audio(value: Any, where: str) -> Tensor:
+def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf) -> Tensor:
     """Decodes {"bytes", "path"} to (N,) float at 16 kHz; channels are averaged.
 
+    A file whose header does not know its length (piped FLAC, streamed WAV) is read to its end.
+
+    Args:
+        value: the encoded audio, or where it lies.
+        where: names bytes in a table.
+        start: seconds to leave out.
+        end: second to stop at.
+
     Raises:
-        BadItem: unreadable, cut short or without samples; names the file, or `where` for bytes in a table.
+        BadItem: unreadable, cut short, without samples, or with some that are no numbers; names the file, or `where`.
     """
     path, data = value.get("path"), value.get("bytes")
     name = path if data is None else where
     if data is None and not Path(path).is_file():
         raise BadItem(f"{name} does not exist.")
     try:
-        with soundfile.SoundFile(path if data is None else io.BytesIO(data)) as file:
-            rate, expected = file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+        with _open(value) as file:
+            rate, known = file.samplerate, _frames(file)
+            first, last = round(start * rate), known if end == math.inf else round(end * rate)
+            last = last if known is None or last is None else min(last, known)
+            blocks = list(_blocks(file, first, last))
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         raise BadItem(f"{name} is not readable audio ({error}); replace it, or set on_error: skip.") from None
-    if len(samples) == 0:
-        raise BadItem(f"{name} has no samples; remove it, or set on_error: skip.")
-    if 0 < expected < 2**62 and len(samples) < expected:
-        raise BadItem(f"{name} is cut short ({len(samples)} of {expected} samples); replace it, or set on_error: skip.")
+    if not blocks:
+        raise BadItem(
+            f"{name} has no samples{f' after {start:g} s' if start else ''}; remove it, or set on_error: skip."
+        )
+    read = first + sum(map(len, blocks))
+    if known is not None and last is not None and read < last:
+        raise BadItem(f"{name} is cut short ({read} of {last} samples); replace it, or set on_error: skip.")
     if missing := _missing_bytes(path, data):
         raise BadItem(f"{name} is cut short (the last {missing} bytes are missing); replace it, or set on_error: skip.")
-    return resample(torch.from_numpy(samples).mean(1), rate, RATE)
+    wave = torch.from_numpy(np.concatenate(blocks))
+    if not wave.isfinite().all():
+        at = int((~wave.isfinite()).nonzero()[0, 0])
+        raise BadItem(
+            f"{name} holds samples that are no numbers (NaN or infinite, the first at {start + at / rate:.3f} s); "
+            "replace it, or set on_error: skip."
+        )
+    return resample(wave, rate, RATE)
+
+
+class _Audio(soundfile.SoundFile):
+    """A file that is read from front to back: `soundfile` seeks after every read, which not every format can."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _open(value: Any) -> _Audio:
+    return _Audio(value["path"] if value.get("bytes") is None else io.BytesIO(value["bytes"]))
+
+
+def _frames(file: _Audio) -> int | None:
+    """Number of frames that the header knows of."""
+    return file.frames if 0 < file.frames < 2**62 else None
+
+
+def _blocks(file: _Audio, first: int, last: int | None) -> Iterator[NDArray[np.float32]]:
+    """Frames `first` to `last` (None: the end), channels averaged, a block at a time."""
+    at = 0
+    if first and file.format != "MP3":  # whose frames need the ones before them
+        with suppress(soundfile.LibsndfileError):  # GSM cannot seek: what comes before is read
+            at = file.seek(first)
+    while last is None or at < last:
+        block = file.read(BLOCK if last is None else min(BLOCK, last - at), "float32", always_2d=True)
+        if len(block) == 0:
+            break
+        if (kept := block[max(0, first - at) :]).size:
+            yield kept.mean(1)
+        at += len(block)
 
 
 def _missing_bytes(path: str, data: bytes | None) -> int:
@@ -59,14 +120,16 @@ def _missing_bytes(path: str, data: bytes | None) -> int:
     if head[:4] not in (b"RIFF", b"FORM") or len(head) < 8:
         return 0
     promised = struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:])[0] + 8
-    streamed = promised > 0x7FFF0000  # the writer could not know the length
-    return 0 if streamed else max(0, promised - size - 1)  # some leave out the last padding byte
+    return 0 if promised >= STREAMED else max(0, promised - size - 1)  # some leave out the last padding byte
 
 
-def duration(value: Any, where: str) -> float:
-    """Seconds, from the header; 0 where it cannot be read (the sample itself is reported when it is)."""
+def duration(value: Any) -> float:
+    """Seconds, from the header or, where that does not know, by decoding all.
+
+    0 where it cannot be read: the sample itself is reported when it is.
+    """
     try:
-        info = soundfile.info(value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"]))
-    except (soundfile.LibsndfileError, RuntimeError):
+        with _open(value) as file:
+            return (_frames(file) or sum(map(len, _blocks(file, 0, None)))) / file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, ValueError):
         return 0.0
-    return info.frames / info.samplerate

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.check import within
-from ssl_suite.core.data import Request, run_seed
+from ssl_suite.core.data import BadItem, Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import pad_targets
 from ssl_suite.core.random import uniform
@@ -20,7 +22,8 @@ from ssl_suite.core.sampler import bucketed_batches, budget_batches
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
-from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
+from ssl_suite.data.speech.reading import RATE, list_audio, load_audio
+from ssl_suite.data.speech.segments import Utterance, agree, names, utterances
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Item:
 class Speech(SourceData):
     """Audio from a folder (with a metadata.csv or without), parquet, `samples:NAME` or `hf:NAME`; resampled to 16 kHz.
 
+    Rows may name a part of a file, see `segments.utterances`.
+
     Args:
         source: where the audio is.
         column: of the audio.
@@ -45,9 +50,13 @@ class Speech(SourceData):
         clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, and which
             characters stay beside letters and digits.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
+        limit_seconds: for tasks, frozen features and embeddings: of longer ones the first so many seconds are read, and
+            they are counted; with transcripts they are refused. None keeps all. Columns `start` and `end` cut a long
+            recording into utterances.
         batch_size: utterances a step and rank.
         batch_seconds: instead: seconds of padded audio a step, so that memory does not depend on the lengths.
-        eval_batch_size: for validation, test and frozen features.
+        eval_batch_size: most utterances in a batch of validation, test and frozen features, whose padded audio stays
+            within `batch_seconds`, or else 15 s for each of them.
         in_memory: keep decoded audio in memory; None: where a split's takes less than 1 GB.
         num_workers: loader processes.
         on_error: `raise` at the first unreadable file, or `skip` and count it.
@@ -55,6 +64,8 @@ class Speech(SourceData):
     """
 
     modality = "speech"
+    crops = True
+    """Whether utterances are cropped at random while nothing is asked of them; `embed` reads them as a task does."""
 
     def __init__(
         self,
@@ -65,6 +76,7 @@ class Speech(SourceData):
         labels: int | None = None,
         clean: Clean = Clean(),
         max_seconds: float | None = 15.0,
+        limit_seconds: float | None = 120.0,
         batch_size: int = 16,
         batch_seconds: float | None = None,
         eval_batch_size: int | None = None,
@@ -85,13 +97,16 @@ class Speech(SourceData):
             on_error=on_error,
             cache_features=cache_features,
         )
-        for name, seconds in (("max_seconds", max_seconds), ("batch_seconds", batch_seconds)):
+        options = {"max_seconds": max_seconds, "limit_seconds": limit_seconds, "batch_seconds": batch_seconds}
+        for name, seconds in options.items():
             if seconds is not None:
                 within(f"data.{name}", seconds, above=0)
         self.input_column = column
-        self.max_seconds, self.batch_seconds, self.in_memory = max_seconds, batch_seconds, in_memory
+        self.max_seconds, self.limit_seconds = max_seconds, limit_seconds
+        self.in_memory, self.train_budget = in_memory, batch_seconds
+        self.eval_budget = batch_seconds or 15.0 * self.eval_batch_size
         self._waves: dict[tuple[str, int], Tensor] = {}
-        self._lengths: dict[str, list[float]] = {}
+        self._utterances: dict[str, list[Utterance]] = {}
 
     def folder_reader(self) -> FolderReader:
         return list_audio
@@ -99,33 +114,48 @@ class Speech(SourceData):
     def prepare(self, request: Request) -> None:
         super().prepare(request)
         self._waves.clear()
-        self._lengths.clear()
-        seconds = sum(sum(self.lengths(s)) for s in self.splits())
+        self._utterances = {split: utterances(rows, self.input_column) for split, rows in self.rows.items()}
+        seconds = sum(u.seconds for found in self._utterances.values() for u in found)
         fits = self.num_workers == 0 and seconds * RATE * 4 < 1e9
         self._keep = self.in_memory if self.in_memory is not None else fits
+        self._crops = request.target is None and self.crops
+        for split in self.splits():
+            self._tell_long(split, refuse=request.target == "characters")
+
+    def _tell_long(self, split: str, refuse: bool) -> None:
+        """Says which utterances a task does not see whole."""
+        rows, found, limit = self.rows[split], self._utterances[split], self.limit_seconds or math.inf
+        if self._crops or not (long := [i for i, u in enumerate(found) if u.seconds > limit]):
+            return
+        value = rows[long[0]][self.input_column]
+        name = rows.where(long[0]) if value.get("bytes") is not None else value["path"]
+        first = f"{name} lasts {found[long[0]].seconds:.0f} s"
+        cut = "cut it with columns start and end, or raise data.limit_seconds"
+        if refuse:
+            raise UserError(f"{first}, and a transcript needs all of it, but data.limit_seconds is {limit:g}; {cut}.")
+        some = f"{len(long)} of {len(found)} utterances"
+        rank_zero_warn(f"{rows.name}: only the first {limit:g} s of {some} are read ({first}); {cut}.")
 
     def lengths(self, split: str) -> Sequence[float]:
-        """Seconds of each utterance."""
-        if split not in self._lengths:
-            rows = self.rows[split]
-            given: list[Any] = rows.column("seconds") if "seconds" in rows.columns else [None]
-            if any(s in (None, "") for s in given):
-                given = [duration(rows[i][self.input_column], rows.where(i)) for i in range(len(rows))]
-            try:
-                self._lengths[split] = [float(s) for s in given]
-            except ValueError as error:
-                raise UserError(f"{rows.name}: column 'seconds' must hold numbers ({error}).") from None
-        return self._lengths[split]
+        """Seconds of each utterance as it is read: cropped."""
+        limit = self.max_seconds if self._crops else self.limit_seconds
+        return [min(u.seconds, limit or math.inf) for u in self._utterances[split]]
+
+    def ids(self, split: str) -> list[str]:
+        return names(self.rows[split], super().ids(split), self._utterances[split])
+
+    def fingerprint(self, split: str) -> str:
+        return f"{super().fingerprint(split)}|{self.limit_seconds}"
 
     def train_batches(self, epoch: int) -> list[list[int]]:
         lengths = self.lengths("train")
-        if self.batch_seconds is not None:
-            return budget_batches(lengths, self.batch_seconds, run_seed(), epoch)
+        if self.train_budget is not None:
+            return budget_batches(lengths, self.train_budget, run_seed(), epoch)
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
 
     def read(self, split: str, index: int, seed: int) -> Item:
         wave = self._wave(split, index)
-        if self._pretraining and self.max_seconds is not None and len(wave) > self.max_seconds * RATE:
+        if self._crops and self.max_seconds is not None and len(wave) > self.max_seconds * RATE:
             size = int(self.max_seconds * RATE)
             start = int(uniform(torch.tensor([seed]), 1) * (len(wave) - size))
             wave = wave[start : start + size]
@@ -134,8 +164,13 @@ class Speech(SourceData):
     def _wave(self, split: str, index: int) -> Tensor:
         if (split, index) in self._waves:
             return self._waves[split, index]
-        rows = self.rows[split]
-        wave = load_audio(rows[index][self.input_column], rows.where(index))
+        rows, utterance = self.rows[split], self._utterances[split][index]
+        limit = math.inf if self._crops or self.limit_seconds is None else self.limit_seconds
+        end = min(utterance.end, utterance.start + limit)
+        wave = load_audio(rows[index][self.input_column], rows.where(index), utterance.start, end)
+        if utterance.claimed and not agree(min(utterance.seconds, limit), len(wave) / RATE):
+            claim, lasts = f"{utterance.seconds:g}", f"{len(wave) / RATE:.2f}"
+            raise BadItem(f"{rows.where(index)}: 'seconds' is {claim}, but the audio lasts {lasts}; mend the column.")
         if self._keep:
             self._waves[split, index] = wave
         return wave

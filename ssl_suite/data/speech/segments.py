@@ -1,0 +1,118 @@
+"""Which part of its file each utterance is, and how long: from a table's columns, checked before training."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_suite.core.check import within
+from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.source import Rows
+from ssl_suite.data.speech.reading import duration
+
+BEGIN, END, LENGTH, SECONDS = ("start", "offset"), ("end",), ("duration",), ("seconds",)
+"""Columns in seconds. A `duration` counts from an `offset`; alone it says nothing about where, and is not read."""
+SLACK = 0.05
+"""Seconds by which a segment may end after its file, for numbers that were rounded."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """From `start` to `end` seconds of its file; `end` is infinite where the file's is meant.
+
+    Attributes:
+        start: first second.
+        end: last second.
+        seconds: how long it is; 0 where its file cannot be read, which is reported when it is.
+        claimed: the column `seconds` is where that comes from: to be compared with the file when it is read.
+    """
+
+    start: float
+    end: float
+    seconds: float
+    claimed: bool = False
+
+
+def utterances(rows: Rows, media: str) -> list[Utterance]:
+    """One for each row.
+
+    Columns `start` and `end` (or `offset` and `duration`) name a part of the file; an empty cell is its beginning or
+    end. `seconds` is the utterance's length, and saves opening every file.
+
+    Args:
+        rows: of a split.
+        media: column of the audio.
+
+    Raises:
+        UserError: a number is none, or names a part that its file does not have; names the row.
+    """
+    begin, end = _first(rows, BEGIN), _first(rows, END)
+    length = _first(rows, LENGTH) if begin and end is None else None
+    seconds = _first(rows, SECONDS)
+    known: dict[str, float] = {}  # several segments may share a file
+
+    def whole(i: int) -> float:
+        value = rows[i][media]
+        if value.get("bytes") is not None:
+            return duration(value)
+        if value["path"] not in known:
+            known[value["path"]] = duration(value)
+        return known[value["path"]]
+
+    found = []
+    for i in range(len(rows)):
+        start = _cell(rows, i, begin, low=0) or 0.0
+        stop = _cell(rows, i, end, above=0) or start + (_cell(rows, i, length, above=0) or math.inf)
+        claim = _cell(rows, i, seconds, above=0)
+        if start == 0 and stop == math.inf:
+            found.append(Utterance(start, stop, claim or whole(i), claimed=claim is not None))
+        else:
+            found.append(Utterance(start, stop, _segment(rows, i, start, stop, claim, whole(i))))
+    return found
+
+
+def _segment(rows: Rows, i: int, start: float, stop: float, claim: float | None, whole: float) -> float:
+    """Seconds of a part of a file that lasts `whole` seconds (0 where that cannot be read)."""
+    if stop <= start:
+        raise UserError(f"{rows.where(i)}: the segment ends at {stop:g} s, but starts at {start:g} s.")
+    if not whole:
+        return 0.0
+    if start >= whole or whole + SLACK < stop < math.inf:
+        raise UserError(f"{rows.where(i)}: the segment {_named(start, stop)} s is not in its file of {whole:.2f} s.")
+    lasts = min(stop, whole) - start
+    if claim is not None and not agree(claim, lasts):
+        raise UserError(f"{rows.where(i)}: 'seconds' is {claim:g}, but the segment lasts {lasts:.2f} s.")
+    return lasts
+
+
+def agree(claimed: float, seconds: float) -> bool:
+    """Whether a length that a table gives is that of the audio, however it was rounded."""
+    return abs(claimed - seconds) <= max(0.5, 0.02 * seconds)
+
+
+def names(rows: Rows, ids: list[str], found: list[Utterance]) -> list[str]:
+    """Ids, with the part of the file where several rows have one."""
+    if len(set(ids)) == len(ids) or (_first(rows, BEGIN) or _first(rows, END)) is None:
+        return ids
+    return [f"{name}:{_named(u.start, u.end)}" for name, u in zip(ids, found, strict=True)]
+
+
+def _first(rows: Rows, choices: tuple[str, ...]) -> str | None:
+    return next((name for name in choices if name in rows.columns), None)
+
+
+def _named(start: float, end: float) -> str:
+    return f"{start:g}-{end:g}" if end < math.inf else f"{start:g}-"
+
+
+def _cell(rows: Rows, i: int, column: str | None, low: float | None = None, above: float | None = None) -> float | None:
+    """A cell in seconds; None where it is empty, or there is no such column."""
+    value: Any = rows.column(column)[i] if column else None
+    if value is None or value == "":
+        return None
+    with suppress(TypeError, ValueError):
+        value = float(value)
+    within(f"{rows.where(i)}: {column!r}", value, low=low, above=above)
+    return float(value)

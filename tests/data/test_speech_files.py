@@ -1,0 +1,150 @@
+"""Audio files of every kind: what libsndfile reads is read whole or in part, and what is broken is named."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ssl_suite.core.data import BadItem, Request
+from ssl_suite.data.speech.reading import RATE, duration, load_audio
+from ssl_suite.data.speech.speech import Speech
+
+Maker = Callable[..., Path]
+KINDS: dict[str, dict[str, Any]] = {
+    "u8.wav": {"subtype": "PCM_U8"},
+    "24.wav": {"subtype": "PCM_24"},
+    "32.wav": {"subtype": "PCM_32"},
+    "float.wav": {"subtype": "FLOAT"},
+    "double.wav": {"subtype": "DOUBLE"},
+    "alaw.wav": {"subtype": "ALAW"},
+    "ulaw.wav": {"subtype": "ULAW"},
+    "gsm.wav": {"subtype": "GSM610"},
+    "adpcm.wav": {"subtype": "IMA_ADPCM"},
+    "extensible.wav": {"format": "WAVEX"},
+    "nist.sph": {"format": "NIST"},
+    "a.flac": {},
+    "a.ogg": {},
+    "a.mp3": {},
+    "a.caf": {"format": "CAF"},
+    "a.aifc": {"format": "AIFF"},
+    "flac_called.wav": {"format": "FLAC"},
+    "wav_called.mp3": {"format": "WAV"},
+}
+
+
+def tone(seconds: float, rate: int = RATE) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)
+
+
+def read(path: Path, **part: float) -> torch.Tensor:
+    from_disk = load_audio({"bytes": None, "path": str(path)}, "", **part)
+    in_table = load_audio({"bytes": path.read_bytes(), "path": None}, "row 1", **part)
+    assert torch.equal(from_disk, in_table)
+    return from_disk
+
+
+def streamed(path: Path, riff: int, data: int) -> Path:
+    """Writes a second of sound under a header that promises other sizes."""
+    soundfile.write(path, tone(1.0), RATE)
+    content = bytearray(path.read_bytes())
+    content[4:8], content[40:44] = struct.pack("<I", riff), struct.pack("<I", data)
+    path.write_bytes(content)
+    return path
+
+
+def piped(path: Path) -> Path:
+    """Writes two seconds of FLAC whose STREAMINFO knows neither the number of samples nor their MD5."""
+    soundfile.write(path, tone(2.0), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:42] = bytes(20)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_is_read_by_what_it_holds_not_by_its_name(name: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / name, tone(1.0), RATE, **KINDS[name])
+    wave = read(tmp_path / name)
+    assert len(wave) == pytest.approx(RATE, abs=300)  # compressed in blocks
+    assert abs(duration({"path": str(tmp_path / name), "bytes": None}) - len(wave) / RATE) < 1e-3
+    true = torch.from_numpy(tone(1.0))
+    quiet = torch.tensor([torch.nn.functional.mse_loss(wave[s : s + 8000], true[:8000]) for s in range(300)]).min()
+    assert quiet < 0.01 * true.square().mean()
+
+
+@pytest.mark.parametrize("name", [n for n in KINDS if n != "gsm.wav"])
+def test_a_part_is_what_the_whole_holds_there(name: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / name, np.random.default_rng(0).normal(0, 0.1, 3 * RATE), RATE, **KINDS[name])
+    whole = read(tmp_path / name)
+    part = read(tmp_path / name, start=1.25, end=2.0)
+    assert torch.equal(part, whole[20000:32000])
+    assert torch.equal(read(tmp_path / name, start=1.25), whole[20000:])
+
+
+def test_a_part_of_what_cannot_seek(tmp_path: Path) -> None:
+    path = tmp_path / "gsm.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 3 * RATE), RATE, subtype="GSM610")
+    assert not soundfile.SoundFile(path).seekable()
+    assert torch.equal(read(path, start=1.25, end=2.0), read(path)[20000:32000])
+
+
+@pytest.mark.parametrize(
+    ("riff", "data"),
+    [(2_000_000_036, 2_000_000_000), (0xFFFFFFFF, 0xFFFFFFFF), (0x80000024, 0x80000000), (0x7FFFFFFF, 0x7FFFFFDB)],
+)
+def test_a_streamed_wav_is_read_to_the_end_of_its_data(riff: int, data: int, tmp_path: Path) -> None:
+    path = streamed(tmp_path / "a.wav", riff, data)
+    assert len(read(path)) == RATE
+    assert len(read(path, start=0.25, end=0.5)) == RATE // 4
+    assert duration({"path": str(path), "bytes": None}) == 1.0
+
+
+def test_a_wav_that_promises_more_than_it_holds_is_cut_short(tmp_path: Path) -> None:
+    path = streamed(tmp_path / "a.wav", 100_000_036, 100_000_000)
+    with pytest.raises(BadItem, match=r"a\.wav is cut short"):
+        load_audio({"bytes": None, "path": str(path)}, "")
+
+
+def test_piped_flac_is_read_to_its_end(tmp_path: Path) -> None:
+    path = piped(tmp_path / "a.flac")
+    assert soundfile.info(path).frames > 2**62
+    assert len(read(path)) == 2 * RATE
+    assert torch.equal(read(path, start=0.5, end=1.0), read(path)[8000:16000])
+    assert duration({"path": str(path), "bytes": None}) == 2.0
+    data = Speech(str(tmp_path))
+    data.serve(Request())
+    assert data.lengths("train") == [2.0]
+    assert next(iter(data.eval_dataloader("train"))).lengths.tolist() == [2 * RATE]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 159])
+@pytest.mark.parametrize("rate", [8000, RATE, 44100])
+def test_very_short_audio_is_read(samples: int, rate: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(samples, 0.5), rate)
+    wave = read(tmp_path / "a.wav")
+    assert len(wave) == -(-samples * RATE // rate)
+    assert wave.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_named(bad: float, tmp_path: Path, sound: Maker) -> None:
+    wave = tone(1.0)
+    wave[8000] = bad
+    soundfile.write(tmp_path / "bad.wav", wave, RATE, subtype="FLOAT")
+    with pytest.raises(BadItem, match=r"bad\.wav holds samples that are no numbers .*at 0\.500 s.*on_error: skip"):
+        load_audio({"bytes": None, "path": str(tmp_path / "bad.wav")}, "")
+    sound(tmp_path / "good.wav")
+    data = Speech(str(tmp_path), on_error="skip")
+    data.serve(Request())
+    [batch] = data.eval_dataloader("train")
+    assert batch.index.tolist() == [1]
+    assert batch.wave.isfinite().all()
+    assert data.skipped.value == 1
