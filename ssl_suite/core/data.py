@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Modality
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Features, cached, compute, default_cache
-from ssl_suite.core.random import item_seed
+from ssl_suite.core.random import item_seed, run_seed
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, budget_batches, plain_batches
 from ssl_suite.core.task import TargetKind
 
@@ -55,11 +54,6 @@ class Request:
 
 class BadItem(UserError):
     """One unreadable sample; skipped and counted if the user said `on_error: skip`."""
-
-
-def run_seed() -> int:
-    """The seed of this run: what `seed_everything` was given, else 0."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def batches_done(trainer: pl.Trainer) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_suite.core.batch import Batch
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.plugins import load_all
 
 Modality = Literal["text", "image", "speech"]
 
@@ -44,6 +45,8 @@ class Encoder(nn.Module):
         stride: input units per state along T (samples for speech, pixels for images, tokens for text).
         tokenizer: for text, the tokenizer its ids come from.
         heads: weights of the pretraining head(s) that belong to it, kept beside it in its folder; see `Method.heads`.
+        preprocess: options of the data it learned from that change what it sees (`image_size`); kept with it, so that
+            whoever uses it need not know them.
         baseline: of a simple baseline, its name in results; empty for encoders that learn.
     """
 
@@ -55,8 +58,10 @@ class Encoder(nn.Module):
     stride: int = 1
     tokenizer: Any = None
     heads: dict[str, Tensor]
+    preprocess: dict[str, Any]
     baseline: ClassVar[str] = ""
     config: dict[str, Any]
+    _learning: list[nn.Parameter]
     _required: ClassVar = ("modality", "dim", "num_states")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -71,6 +76,8 @@ class Encoder(nn.Module):
         arguments = dict(bound.arguments)
         arguments.pop("self")
         object.__setattr__(self, "heads", {})
+        object.__setattr__(self, "preprocess", {})
+        object.__setattr__(self, "_learning", [])
         object.__setattr__(self, "config", {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()})
         return self
 
@@ -103,12 +110,26 @@ class Encoder(nn.Module):
         if not self.blocks():
             super().compile(*args, **kwargs)
 
+    def freeze(self) -> None:
+        """Stops all learning, until `thaw`."""
+        self._learning += [p for p in self.parameters() if p.requires_grad]
+        self.requires_grad_(False).eval()
+
+    def thaw(self) -> None:
+        """Lets what `freeze` has stopped learn again."""
+        for parameter in self._learning:
+            parameter.requires_grad_(True)
+        self._learning.clear()
+        self.train()
+
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
 
 def encoder_class(name: str) -> type[Encoder]:
-    """Looks a class up by name among the registered encoders; a file can name nothing else."""
+    """Looks a class up by name among those of the suite and its plug-ins; a file can name nothing else."""
+    if name not in Encoder.registry:
+        load_all()
     if name not in Encoder.registry:
         raise UserError(f"{name!r} is not an encoder class known here.{nearest(name, Encoder.registry)}")
     return Encoder.registry[name]

@@ -1,4 +1,4 @@
-"""Encoder folders: config.json + model.safetensors (+ heads.safetensors, tokenizer.json) + provenance.json."""
+"""Encoder folders: config.json, model.safetensors (+ heads, tokenizer), provenance.json, manifest.json with hashes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ssl_suite.core.arguments import build
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, encoder_class
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.files import replacing
+from ssl_suite.core.hashing import sha256
+from ssl_suite.core.random import drawn_from, run_seed
+from ssl_suite.core.reading import a_file, check_values, read_json, read_tokenizer, read_weights, stored_shapes
 from ssl_suite.core.sharding import identity, whole
+from ssl_suite.plugins import load_all
 
 CONFIG, WEIGHTS, HEADS = "config.json", "model.safetensors", "heads.safetensors"
-TOKENIZER, PROVENANCE = "tokenizer.json", "provenance.json"
-FILES = {CONFIG, WEIGHTS, HEADS, TOKENIZER, PROVENANCE}
+TOKENIZER, PROVENANCE, MANIFEST = "tokenizer.json", "provenance.json", "manifest.json"
+HASHED = (CONFIG, WEIGHTS, HEADS, TOKENIZER, PROVENANCE)
+"""What a manifest may name: all that is ever read."""
+FILES = {*HASHED, MANIFEST}
 
 schemes: dict[str, Callable[[str], Encoder]] = {}
 """`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`); filled by ssl_suite.encoders."""
@@ -48,7 +57,7 @@ def save_encoder(
         weights: `stored_weights` of the encoder, where they had to be gathered from other ranks first.
     """
     folder = Path(folder)
-    config = {"class": type(encoder).__name__, "arguments": encoder.config}
+    config = {"class": type(encoder).__name__, "arguments": encoder.config, "preprocess": encoder.preprocess}
     with replacing(folder, is_encoder_folder) as temporary:
         temporary.mkdir()
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
@@ -58,7 +67,36 @@ def save_encoder(
         if encoder.tokenizer is not None:
             (temporary / TOKENIZER).write_text(encoder.tokenizer.to_str(pretty=True), encoding="utf-8")
         (temporary / PROVENANCE).write_text(json.dumps(provenance or {}, indent=1), encoding="utf-8")
+        write_manifest(temporary)
     return folder
+
+
+def write_manifest(folder: Path) -> None:
+    """Notes which files an encoder folder has, and the sha256 of each."""
+    hashes = {name: sha256(folder / name) for name in HASHED if (folder / name).exists()}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
+
+
+def check_manifest(folder: Path) -> None:
+    """Raises UserError unless a folder has the files it was saved with, bit for bit, and no other that is read."""
+    if not (folder / MANIFEST).exists():
+        raise UserError(
+            f"{folder} has no {MANIFEST}, so that nobody can tell whether its files are whole; copy the folder again, "
+            "or write it again with this version."
+        )
+    hashes = read_json(folder / MANIFEST, "an encoder folder").get("sha256")
+    if not isinstance(hashes, dict) or not {CONFIG, WEIGHTS} <= set(hashes) <= set(HASHED):
+        raise UserError(f"{folder / MANIFEST} does not name the files of an encoder; copy the folder again.")
+    for name in HASHED:
+        path = folder / name
+        if name not in hashes and path.exists():
+            raise UserError(f"{path} was not there when the encoder was saved; remove it, or copy the folder again.")
+        if name in hashes and not path.exists():
+            raise UserError(f"{folder} was saved with {name}, which is missing now; copy the folder again.")
+        if name in hashes and sha256(a_file(path)) != hashes[name]:
+            raise UserError(
+                f"{path} is not the file that was saved (its sha256 differs from {MANIFEST}'s); copy the folder again."
+            )
 
 
 def stored_weights(encoder: Encoder) -> dict[str, Tensor]:
@@ -86,45 +124,56 @@ def write_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str,
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads safetensors or says in one sentence why it cannot."""
-    try:
-        return load_file(str(path))
-    except (FileNotFoundError, SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}); copy the encoder folder again.") from None
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Where an encoder's weights come from; empty where its folder does not say.
 
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Reads a JSON object or says in one sentence why it cannot."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is not {what}: it has no {path.name}.") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); write {what} again or take another.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object.")
-    return value
+    Raises:
+        UserError: it cannot be read, or names its method or modality by something else than a word.
+    """
+    if not (folder / PROVENANCE).exists():
+        return {}
+    found = read_json(folder / PROVENANCE, "an encoder folder")
+    for name in ("method", "modality"):
+        if not isinstance(found.get(name, ""), str):
+            raise UserError(f"{folder / PROVENANCE}: {name} is {shortened(found[name])}, but must be a word.")
+    return found
 
 
 def build_encoder(folder: Path) -> Encoder:
-    """Makes the encoder that `config.json` describes, with new random weights and its tokenizer."""
-    config = read_json(folder / CONFIG, "an encoder folder")
+    """Makes the encoder that `config.json` describes, with new random weights and its tokenizer.
+
+    Raises:
+        UserError: a file is missing or not the one that was saved, or a value in it is not what the encoder takes.
+    """
+    path = folder / CONFIG
+    config = read_json(path, "an encoder folder")
     if "class" not in config and "model_type" in config:
         raise UserError(f"{folder} is a Hugging Face folder, not one of ours; write hf:{folder}.")
+    check_manifest(folder)
+    read_provenance(folder)
     cls = encoder_class(str(config.get("class")))
-    try:
-        encoder = cls(**config.get("arguments", {}))
-    except TypeError as error:
-        raise UserError(f"{folder / CONFIG} does not fit {cls.__name__}: {error}.") from None
+    arguments, preprocess = config.get("arguments", {}), config.get("preprocess", {})
+    if not isinstance(arguments, dict) or not isinstance(preprocess, dict):
+        raise UserError(f"{path}: arguments and preprocess must be JSON objects.")
+    encoder: Encoder = build(cls, arguments, stored_shapes(folder / WEIGHTS), str(path))
+    encoder.preprocess = preprocess
+    if "image_size" in preprocess:
+        within(f"{path}: image_size", preprocess["image_size"], low=1, high=2**14, whole=True)
     if (folder / TOKENIZER).exists():
-        from tokenizers import Tokenizer
-
-        try:
-            encoder.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        except Exception as error:  # the library raises bare Exceptions
-            raise UserError(f"{folder / TOKENIZER} is damaged ({error}).") from None
+        tokenizer = read_tokenizer(folder / TOKENIZER)
+        check_vocabulary(tokenizer, encoder.config.get("vocab_size"), str(folder))
+        encoder.tokenizer = tokenizer
     return encoder
+
+
+def check_vocabulary(tokenizer: Any, size: int | None, source: str) -> None:
+    """Raises UserError where a tokenizer gives ids that an encoder of `size` word vectors has none for."""
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if size is not None and highest >= size:
+        raise UserError(
+            f"{source}: its tokenizer counts to {highest}, but the encoder has only {size} word vectors (vocab_size); "
+            "take the tokenizer it was trained with."
+        )
 
 
 def load_weights(encoder: Encoder, folder: Path) -> None:
@@ -132,6 +181,7 @@ def load_weights(encoder: Encoder, folder: Path) -> None:
     load_strictly(encoder, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     if (folder / HEADS).exists():
         encoder.heads = read_weights(folder / HEADS)
+        check_values(encoder.heads, encoder.heads, str(folder / HEADS))
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str, given: Iterable[Tensor] = ()) -> None:
@@ -144,7 +194,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str,
         given: tensors of the module that come from elsewhere, such as a word embedding that a head is tied to.
 
     Raises:
-        UserError: lists what is missing, unexpected, or of another shape.
+        UserError: lists what is missing, unexpected, or of another shape; or a value that is no weight.
     """
     own = module.state_dict()
     needed = untied(own, given)
@@ -155,24 +205,24 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str,
             f"{source} does not fit {type(module).__name__}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
             f"other shape {shapes[:5]} ({len(missing)}, {len(unexpected)} and {len(shapes)} in all)."
         )
+    check_values(weights, own, source)
     module.load_state_dict(weights, strict=False)
 
 
 def load_encoder(source: str | Path | Encoder) -> Encoder:
-    """Gives an encoder: a folder of ours, `random:FOLDER-OR-URI` (the same, untrained) or a URI such as `hf:gpt2`."""
+    """Gives an encoder: a folder of ours, `random:FOLDER-OR-URI` (the same, untrained) or a URI such as `hf:gpt2`.
+
+    Random weights are drawn from the run's seed, so that one seed gives one encoder.
+    """
     if isinstance(source, Encoder):
         source.check()
         return source
     text = str(source)
     scheme, colon, rest = text.partition(":")
-    if colon and scheme == "random" and rest.partition(":")[0] in schemes:
-        trained = load_encoder(rest)
-        untrained = type(trained)(**trained.config)
-        untrained.tokenizer = trained.tokenizer
-        return untrained
     if colon and scheme == "random":
-        return build_encoder(Path(rest))
-    if colon and scheme in schemes:
+        with drawn_from(run_seed()):
+            return untrained(rest)
+    if colon and known_scheme(scheme):
         return schemes[scheme](rest)
     folder = Path(text)
     if not folder.is_dir():
@@ -184,6 +234,24 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
     load_weights(encoder, folder)
     encoder.check()
     return encoder
+
+
+def untrained(source: str) -> Encoder:
+    """The encoder of a folder or URI with new weights and its tokenizer."""
+    scheme, colon, _ = source.partition(":")
+    if not (colon and known_scheme(scheme)):
+        return build_encoder(Path(source))
+    trained = load_encoder(source)
+    encoder = type(trained)(**trained.config)
+    encoder.tokenizer, encoder.preprocess = trained.tokenizer, trained.preprocess
+    return encoder
+
+
+def known_scheme(scheme: str) -> bool:
+    """Whether a URI may begin so; the suite and its plug-ins are imported before the answer is no."""
+    if scheme not in schemes and scheme.isidentifier():
+        load_all()
+    return scheme in schemes
 
 
 def fingerprint(encoder: Encoder) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -52,3 +55,19 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed & _MASK)
     torch.manual_seed(seed)
+
+
+def run_seed() -> int:
+    """The seed of this run: what `seed_everything` was given, else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draws new weights from `seed` alone, and leaves torch's own stream on the host where it was."""
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)

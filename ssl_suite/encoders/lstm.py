@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.core.errors import UserError
 
@@ -48,6 +49,11 @@ class LSTMEncoder(Encoder):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        for name, value in (("vocab_size", vocab_size), ("dim", dim), ("layers", layers), ("expansion", expansion)):
+            within(name, value, low=1, high=10_000 if name == "layers" else None, whole=True)
+        within("token_length", token_length, low=1, high=10_000, whole=True)
+        within("highways", highways, low=0, high=1000, whole=True)
+        within("dropout", dropout, low=0, below=1)
         if dim % 2:
             raise UserError(f"dim ({dim}) must be even: one half for each direction.")
         self.dim, self.num_states, half = dim, layers + 1, dim // 2
@@ -118,8 +124,10 @@ def reversal(mask: Tensor) -> Tensor:
 def spell(tokenizer: Any, vocab_size: int, length: int) -> Tensor:
     """(V, length) ids of each token's UTF-8 bytes (1 to 256) between marks of its begin (257) and end (258); then 0."""
     table = torch.zeros(vocab_size, length, dtype=torch.int16)
-    for i in range(tokenizer.get_vocab_size()):
-        spelled = [257, *(byte + 1 for byte in tokenizer.id_to_token(i).encode()[: length - 2]), 258]
+    for i in range(vocab_size):
+        if (token := tokenizer.id_to_token(i)) is None:  # ids may have gaps
+            continue
+        spelled = [257, *(byte + 1 for byte in token.encode()[: length - 2]), 258]
         table[i, : len(spelled)] = torch.tensor(spelled, dtype=torch.int16)
     return table
 

@@ -7,6 +7,7 @@ import torch
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import load_encoder, schemes
+from ssl_suite.core.random import drawn_from, run_seed
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids
 
@@ -24,7 +25,7 @@ def reembedded(source: str) -> Encoder:
         raise UserError(f"reemb: shuffles the word vectors of a text encoder; {source} is {type(encoder).__name__}.")
     special = set(special_ids(encoder.tokenizer)) if encoder.tokenizer is not None else set()
     words = torch.tensor([i for i in range(encoder.tokens.num_embeddings) if i not in special])
-    with torch.no_grad():
+    with torch.no_grad(), drawn_from(run_seed()):
         encoder.tokens.weight[words] = encoder.tokens.weight[words[torch.randperm(len(words))]]
     return encoder
 

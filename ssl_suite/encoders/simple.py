@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import ImageBatch, SpeechBatch, lengths_to_mask
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.encoders.speech import HOP, LogMel
 from ssl_suite.encoders.text import TextEncoder
@@ -23,6 +24,7 @@ class RawPixels(Encoder):
 
     def __init__(self, size: int = 28) -> None:
         super().__init__()
+        within("size", size, low=1, high=4096, whole=True)
         self.dim, self.num_states, self.size = 3 * size * size, 1, size
 
     def forward(self, batch: ImageBatch) -> Encoded:

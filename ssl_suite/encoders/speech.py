@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchaudio.transforms import MelSpectrogram
 
 from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.transformer import Transformer, TrunkConfig
@@ -37,6 +38,8 @@ class LogMel(nn.Module):
 
     def __init__(self, mels: int = 80, stack: int = 1) -> None:
         super().__init__()
+        within("mels", mels, low=1, high=WINDOW // 2 + 1, whole=True)
+        within("stack", stack, low=1, high=1000, whole=True)
         self.dim, self.stack, self.stride = mels * stack, stack, HOP * stack
         self.mel = MelSpectrogram(RATE, n_fft=WINDOW, hop_length=HOP, n_mels=mels, center=True, pad_mode="constant")
         for name, buffer in self.mel.named_buffers():  # constants: not part of the weights
@@ -163,6 +166,10 @@ class SpeechEncoder(Encoder):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        for name, value in (("channels", channels), ("dim", dim), ("heads", heads)):
+            within(name, value, low=1, whole=True)
+        within("layers", layers, low=1, high=10_000, whole=True)
+        within("dropout", dropout, low=0, below=1)
         self.frontend = LogMel(mels, stack) if frontend == "logmel" else Waveform(channels)
         self.dim, self.num_states, self.stride = dim, layers + 1, self.frontend.stride
         self.causal = causal or trunk == "gru"

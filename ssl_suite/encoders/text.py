@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.transformer import (
@@ -67,6 +68,11 @@ class TextEncoder(Encoder):
         super().__init__()
         if causal and embedding_dim:
             raise UserError("A causal encoder predicts with its own embedding, of width dim; leave embedding_dim out.")
+        within("vocab_size", vocab_size, low=1, whole=True)
+        within("max_length", max_length, low=1, whole=True)
+        within("segments", segments, low=0, whole=True)
+        if embedding_dim is not None:
+            within("embedding_dim", embedding_dim, low=1, whole=True)
         trunk = TrunkConfig(dim, layers, heads, causal, norm, positions, activation, ffn, dropout, eps, shared)
         width = embedding_dim or dim
         self.dim, self.num_states, self.max_length, self.pool = dim, layers + 1, max_length, pool

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
 
 Places = tuple[Tensor, ...]
@@ -47,6 +48,12 @@ class TrunkConfig:
     shared: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("dim", "heads", "ffn"):
+            if getattr(self, name) is not None:
+                within(name, getattr(self, name), low=1, whole=True)
+        within("layers", self.layers, low=0, high=10_000, whole=True)
+        within("dropout", self.dropout, low=0, below=1)
+        within("eps", self.eps, above=0)
         if self.dim % self.heads:
             raise UserError(f"heads ({self.heads}) must divide dim ({self.dim}).")
 

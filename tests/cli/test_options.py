@@ -98,7 +98,7 @@ DATA_OPTIONS = [
     ("SimCLR", *number("data.num_workers", "-1", f"{WHOLE} 0")),
     ("SimCLR", *number("data.labels", "0", f"{WHOLE} 1")),
     ("SimCLR", *number("data.labels", "-1", f"{WHOLE} 1")),
-    ("SimCLR", "--data.view={crop: [0.5, 0.2]}", "view.crop[1] is 0.2, but must be a number at least 0.5 and at most 1."),
+    ("SimCLR", "--data.view={crop: [.5, .2]}", "view.crop[1] is 0.2, but must be a number at least 0.5 and at most 1."),
     ("SimCLR", "--data.view={flip: 1.5}", "view.flip is 1.5, but must be a number at least 0 and at most 1."),
     ("MaskedLM", *number("data.max_length", "0", f"{WHOLE} 2")),
     ("MaskedLM", *number("data.max_length", "1", f"{WHOLE} 2")),

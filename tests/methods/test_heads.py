@@ -13,7 +13,7 @@ from tiny import QUIET, files_below, text_batch, tiny_text_encoder
 
 from ssl_suite.cli import main
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import fingerprint, load_encoder, save_encoder
+from ssl_suite.core.folder import fingerprint, load_encoder, save_encoder, write_manifest
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.hub.export import export_encoder
 from ssl_suite.methods.text.causal_lm import CausalLM
@@ -66,9 +66,11 @@ def test_heads_that_do_not_fit_or_are_damaged_are_named(tmp_path: Path) -> None:
     folder = save_encoder(encoder, tmp_path / "e")
     weights = load_file(str(folder / "heads.safetensors"))
     save_file({n: w for n, w in weights.items() if n != "head.norm.bias"}, str(folder / "heads.safetensors"))
+    write_manifest(folder)
     with pytest.raises(UserError, match=r"encoder's 'head' does not fit MaskedHead: missing \['norm\.bias'\]"):
         MaskedLM(str(folder))
     (folder / "heads.safetensors").write_bytes(b"junk")
+    write_manifest(folder)
     with pytest.raises(UserError, match=r"heads\.safetensors cannot be read"):
         MaskedLM(str(folder))
 

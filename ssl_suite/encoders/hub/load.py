@@ -10,7 +10,8 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.core.folder import load_strictly, read_json, read_weights
+from ssl_suite.core.folder import load_strictly
+from ssl_suite.core.reading import a_file, read_json, read_weights
 from ssl_suite.encoders.hub.families import (
     ACTIVATIONS,
     FAMILIES,
@@ -103,7 +104,9 @@ def read_file(folder: Path, family: Family) -> dict[str, Tensor]:
         file = {name: tensor for part in parts for name, tensor in read_weights(folder / Path(part).name).items()}
     elif (path := folder / "pytorch_model.bin").exists():
         try:
-            file = torch.load(path, map_location="cpu", weights_only=True)
+            file = torch.load(a_file(path), map_location="cpu", weights_only=True)
+        except UserError:
+            raise
         except Exception as error:  # UnpicklingError, RuntimeError, EOFError by kind of damage
             raise UserError(f"{path} cannot be read as plain weights ({first_line(error)}).") from None
     else:
