@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,9 @@ from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Modality
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Features, cached, compute, default_cache
-from ssl_suite.core.random import item_seed, run_seed
-from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, budget_batches, plain_batches
+from ssl_suite.core.items import Collate, ItemDataset, Skipped
+from ssl_suite.core.random import run_seed
+from ssl_suite.core.sampler import EpochSampler, EvalSampler, budget_batches, plain_batches
 from ssl_suite.core.task import TargetKind
 
 Split = Literal["train", "validation", "test"]
@@ -52,35 +52,9 @@ class Request:
     units: bool = False
 
 
-class BadItem(UserError):
-    """One unreadable sample; skipped and counted if the user said `on_error: skip`."""
-
-
 def batches_done(trainer: pl.Trainer) -> int:
     """Training batches a run has finished, over all epochs and resumes; Lightning keeps the count in checkpoints."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-
-
-class ItemDataset(Dataset[Any]):
-    """Reads item `index` of a split with the randomness of (seed, epoch, index); None for a skipped bad one."""
-
-    def __init__(self, read: Callable[[int, int], Any], n: int, seed: int, skip: bool, skipped: Any) -> None:
-        self.read, self.n, self.seed, self.skip, self.skipped = read, n, seed, skip, skipped
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, key: Key) -> Any:
-        epoch, index = key
-        try:
-            return self.read(index, item_seed(self.seed, epoch, index))
-        except BadItem as error:
-            if not self.skip:
-                raise
-            with self.skipped.get_lock():
-                self.skipped.value += 1
-            rank_zero_warn(f"Skipped: {error}")
-            return None
 
 
 class Loader:
@@ -94,28 +68,21 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         """A generator, because Lightning asks for an iterator before it restores where the run stood."""
+        found = empty = 0
         try:
-            yield from self.loader
+            for batch in self.loader:
+                if batch is None:
+                    empty += 1
+                else:
+                    found += 1
+                    yield batch
         except UserError as error:  # from a worker it comes wrapped in that process's traceback
             text = str(error).strip()
             if "Original Traceback" not in text:
                 raise
             raise type(error)(text.rpartition("\n")[2].partition(": ")[2]) from None
-
-
-class Collate:
-    """Drops skipped items and refuses a batch with nothing left."""
-
-    def __init__(self, collate: Callable[[list[Any]], Batch]) -> None:
-        self.collate = collate
-
-    def __call__(self, items: list[Any]) -> Batch:
-        kept = [item for item in items if item is not None]
-        if not kept:
-            raise UserError(
-                "Every sample of a batch was unreadable; check the folder or lower the number of bad files."
-            )
-        return self.collate(kept)
+        if empty and not found:
+            raise UserError("Every sample was unreadable; check the source, or its first sample with on_error: raise.")
 
 
 class DataModule(pl.LightningDataModule):
@@ -158,7 +125,7 @@ class DataModule(pl.LightningDataModule):
         self.labels = []
         self.predict_split: str | None = None
         self.request: Request | None = None
-        self.skipped = multiprocessing.Value("i", 0)
+        self.skipped = Skipped()
         self._features: dict[str, Features] = {}
         self._frozen: tuple[Callable[[Batch], Encoded], str] | None = None
 
@@ -234,6 +201,7 @@ class DataModule(pl.LightningDataModule):
         """Called by a model's `setup`: tells the data what is wanted. The same request again changes nothing."""
         if not self._served(request):
             self._features.clear()
+            self.skipped.clear()
             self.prepare(request)
             self.request = request
             for split in self.splits():
@@ -263,11 +231,12 @@ class DataModule(pl.LightningDataModule):
     def has(self, split: str) -> bool:
         return split in self.splits()
 
-    def dataset(self, split: str) -> Dataset[Any]:
-        def read(index: int, seed: int) -> Any:
-            return self.read(split, index, seed)
+    def dataset(self, split: str, training: bool = False) -> Dataset[Any]:
+        return ItemDataset(self, split, run_seed(), refill=training)
 
-        return ItemDataset(read, self.size(split), run_seed(), self.on_error == "skip", self.skipped)
+    def __getstate__(self) -> dict[str, Any]:
+        """What loader processes that are not forked need: no trainer, model or features."""
+        return self.__dict__ | {"trainer": None, "_frozen": None, "_features": {}}
 
     def features(self, split: str) -> Features:
         """The frozen features of a split with its targets."""
@@ -275,10 +244,14 @@ class DataModule(pl.LightningDataModule):
             self._expect(split)
             assert self._frozen is not None
             encode, key = self._frozen
-            full_key = f"{key}|{self.fingerprint(split)}|{split}"
+            full_key = f"{key}|{self.fingerprint(split)}|{split}" + "|skip" * (self.on_error == "skip")
             folder = default_cache() / "features" if self.cache_features else None
             stored = cached(full_key, lambda: compute(self._raw_loader(split), encode), folder)
-            targets = [self.target(split, i) for i in stored["index"].tolist()] if self.has_targets(split) else []
+            kept = stored["index"].tolist()
+            self.skipped.expect(split, self.size(split))
+            for lost in set(range(self.size(split))).difference(kept):  # when they were computed, maybe in another run
+                self.skipped.add(split, lost)
+            targets = [self.target(split, i) for i in kept] if self.has_targets(split) else []
             self._features[split] = Features(**stored, targets=targets)
         return self._features[split]
 
@@ -299,7 +272,9 @@ class DataModule(pl.LightningDataModule):
 
         rank, world = self._process
         sampler = EpochSampler(batches, self._position, rank, world, self._limit(len(batches(0)) // world))
-        return self._loader(sampler, features if features is not None else self.dataset("train"), features is not None)
+        if features is not None:
+            return self._loader(sampler, features, True)
+        return self._loader(sampler, self.dataset("train", training=True), False)
 
     def parts(self, kind: str) -> list[str]:
         """A split and what a task has beside it: of MNLI, `validation` and `validation_mismatched`."""

@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake the user can mend; the command line prints it as one line and exits with code 2."""
 
 
+class BadItem(UserError):
+    """One unreadable sample; skipped and counted if the user said `on_error: skip`."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns `` Did you mean X?``, or the list of what there is when nothing resembles `name`."""
     known = sorted(set(known))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import soundfile
 
-from ssl_suite.core.data import BadItem, DataModule, Request
-from ssl_suite.core.errors import UserError
+from ssl_suite.core.data import DataModule, Request
+from ssl_suite.core.errors import BadItem, UserError
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text

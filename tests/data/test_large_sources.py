@@ -100,8 +100,8 @@ def test_token_files_do_not_depend_on_size(kind: str, tmp_path: Path, request: p
 
 def test_shards_are_large_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(3):
-        write(tmp_path / f"train-{i}.jsonl", TEXTS)
-    monkeypatch.setattr(source_module, "LARGE", 2 * (tmp_path / "train-0.jsonl").stat().st_size)
+        write(tmp_path / f"train-0000{i}-of-00003.jsonl", TEXTS)
+    monkeypatch.setattr(source_module, "LARGE", 2 * (tmp_path / "train-00000-of-00003.jsonl").stat().st_size)
     assert len(opened(tmp_path).table.cache_files) == 3
 
 

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from ssl_suite.core.data import BadItem, Request
-from ssl_suite.core.errors import UserError
+from ssl_suite.core.data import Request
+from ssl_suite.core.errors import BadItem, UserError
 from ssl_suite.data.speech.speech import Speech
 
 Maker = Callable[..., Path]

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from ssl_suite.core.data import BadItem, Request
+from ssl_suite.core.data import Request
+from ssl_suite.core.errors import BadItem
 from ssl_suite.data.speech.reading import RATE, duration, load_audio
 from ssl_suite.data.speech.speech import Speech
 

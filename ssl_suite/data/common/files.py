@@ -1,67 +1,109 @@
-"""Reading files of rows (csv, tsv, json, jsonl) and of plain text; bad ones are named by file, row and line."""
+"""Reading files of rows (csv, tsv, json, jsonl) and of plain text, packed (.gz) or not; bad ones are named by file,
+row and line."""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import re
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.walk import unreadable
 
 PIECE = 1 << 20
 """Characters of a json list that are read at once."""
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Form:
+    """How csv and tsv files are written.
+
+    Attributes:
+        delimiter: one character between columns; None: a comma in csv, a tab in tsv. Between tabs there are no quotes.
+        header: whether the first row names the columns; without, they are called 0, 1, 2, ... or as listed here.
+    """
+
+    delimiter: str | None = None
+    header: bool | Sequence[str] = True
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a delimiter that is none."""
+        if self.delimiter == r"\t":  # as it comes from a shell
+            object.__setattr__(self, "delimiter", "\t")
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise UserError(f"delimiter must be one character (, ; | or \\t), not {self.delimiter!r}.")
+
+
+PLAIN = Form()
+
+
+def read_rows(path: Path, form: Form = PLAIN) -> list[dict[str, Any]]:
     """All rows of a file, see `each_row`."""
-    return list(each_row(path, columns))
+    return list(each_row(path, form))
 
 
-def each_row(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def each_row(path: Path, form: Form = PLAIN) -> Iterator[dict[str, Any]]:
     """Rows of a csv, tsv, jsonl or json file, one at a time in memory.
 
     Values of csv and tsv are text, and tsv knows no quotes (as GLUE's). A json file is a list, or as jsonl is.
 
     Args:
         path: of the file.
-        columns: names of the columns of a csv or tsv file that has no header.
+        form: of a csv or tsv file.
 
     Raises:
         UserError: a row is broken; names its line, or its place in the list.
     """
-    if path.suffix in (".csv", ".tsv"):
-        yield from _separated(path, columns)
+    suffix = suffix_of(path)
+    if suffix in (".csv", ".tsv"):
+        yield from _separated(path, form)
         return
-    is_list = path.suffix == ".json" and _first_character(path) == "["
+    is_list = suffix == ".json" and _first_character(path) == "["
     for place, row in _json_list(path) if is_list else _json_lines(path):
         if not isinstance(row, dict):
             raise UserError(f"{path}, {place} is not a JSON object with named columns.")
         yield row
 
 
-def _separated(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+def _separated(path: Path, form: Form) -> Iterator[dict[str, Any]]:
     """Raises UserError at a csv row that does not have the header's columns: a quote may have swallowed others.
 
-    In a tsv a quote is a character like any other; rows of another width, which official files have, are counted.
+    Between tabs a quote is a character like any other; rows of another width, which official files have, are counted.
     """
     csv.field_size_limit(2**31 - 1)
-    if tabs := path.suffix == ".tsv":
-        reader = csv.reader(_pieces(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    mark = form.delimiter or ("\t" if suffix_of(path) == ".tsv" else ",")
+    if tabs := mark == "\t":
+        reader = csv.reader(_pieces(path), delimiter=mark, quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(_pieces(path), strict=True)
+        reader = csv.reader(_pieces(path), delimiter=mark, strict=True)
     number, odd, first_odd, line = 0, 0, "", 1
     try:
-        names = columns or next(reader, [])
-        line = reader.line_num + 1  # where the next row begins
-        for values in reader:
+        rows: Iterator[list[str]] = reader
+        if form.header is True:
+            names = next(reader, [])
+        elif form.header:
+            names = list(form.header)
+        else:
+            first = next((row for row in reader if row), [])
+            rows, names = chain([first], reader), [str(i) for i in range(len(first))]
+        if twice := next((name for name, times in Counter(names).items() if name and times > 1), None):
+            raise UserError(f"{path} has two columns {twice!r}; give each a name of its own.")
+        line = reader.line_num + 1 if form.header is True else 1  # where the next row begins
+        for values in rows:
             if values:
                 number += 1
                 if len(values) != len(names):
@@ -69,7 +111,8 @@ def _separated(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, 
                     where = f"row {number} (line {line}) has {len(values)} columns, the header {len(names)}"
                     first_odd = first_odd or where
                     if not tabs:
-                        raise UserError(f"{path}, {where}; look for a quote or comma too many or too few.")
+                        hint = f"look for a quote or {mark!r} too many or too few, or set --data.delimiter"
+                        raise UserError(f"{path}, {where}; {hint}.")
                 yield dict(zip_longest(names, values[: len(names)]))
             line = reader.line_num + 1
     except csv.Error as error:
@@ -83,9 +126,10 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_utf8_lines(path), 1):
         if line.strip():
             try:
-                yield f"line {number}", json.loads(line)
-            except ValueError as error:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number} is not JSON ({error}); mend or remove it.") from None
+            yield f"line {number}", row
 
 
 def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
@@ -121,6 +165,8 @@ def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
                 cut_off = error.pos > len(text) - 16 or error.msg.startswith("Unterminated")
                 if not cut_off or not more():
                     raise UserError(f"{path}, entry {number} is not JSON ({error.msg}); mend or remove it.") from None
+            except (ValueError, RecursionError) as error:  # a number or a nest without end
+                raise UserError(f"{path}, entry {number} is not JSON ({error}); mend or remove it.") from None
         at = end
         yield f"entry {number}", entry
         if (mark := skip()) == "]":
@@ -133,6 +179,27 @@ def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{path}: something follows the end of the list; mend it.")
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix of a file in lower case; of a packed one (`train.csv.gz`), that of what it holds."""
+    return (Path(path.stem) if path.suffix == ".gz" else path).suffix.lower()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file, packed or not, to read bytes.
+
+    Raises:
+        UserError: it cannot be read, or is packed and cut short or damaged.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast(BinaryIO, file)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error}); fetch or pack it again.") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Rows → column → values, None where a row has none."""
     return {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for row in rows for k in row if k)}
@@ -140,7 +207,8 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def read_utf8(path: Path) -> str:
     """Reads a text file, or names the line and byte that are not UTF-8."""
-    data = path.read_bytes()
+    with opened(path) as file:
+        data = file.read()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -175,7 +243,7 @@ def _holds_gap(path: Path) -> bool:
 def _utf8_lines(path: Path) -> Iterator[str]:
     """Lines without their ends; raises UserError at the first that is not UTF-8."""
     byte = 0
-    with path.open("rb") as file:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -192,7 +260,7 @@ def _first_character(path: Path) -> str:
 def _pieces(path: Path, size: int | None = None) -> Iterator[str]:
     """The text of a file as it is, a line or `size` characters at a time; raises UserError where it is not UTF-8."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with opened(path) as data, io.TextIOWrapper(data, "utf-8-sig", newline="") as file:
             yield from iter(partial(file.read, size), "") if size else file
     except UnicodeDecodeError:
         for _ in _utf8_lines(path):  # names the line

@@ -2,49 +2,107 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_suite.core.errors import UserError
-from ssl_suite.data.common.files import columns_of, read_rows
+from pytorch_lightning.utilities import rank_zero_warn
 
-MANIFESTS = ("metadata.csv", "manifest.csv")
+from ssl_suite.core.errors import BadItem, UserError
+from ssl_suite.data.common.files import PLAIN, Form, columns_of, read_rows
+from ssl_suite.data.common.layout import MANIFESTS
+from ssl_suite.data.common.walk import files_below, printable
+
 PATH_COLUMNS = ("file_name", "path", "file")
 
 
-def list_media(place: Path, media: str, extensions: set[str]) -> dict[str, list[Any]]:
-    """Lists a folder of media files, or the files a manifest names.
+@dataclass(frozen=True)
+class Media:
+    """Reads a folder of media files, or the files a manifest names.
 
-    A manifest names each file in a column `file_name`, `path` or `file`, relative to itself. Without one, and where all
-    files lie in subfolders, the first subfolder's name is the column `label`.
+    A manifest names each file in a column `file_name`, `path` or `file`, relative to itself. Without one, and where
+    files lie in subfolders, the first subfolder's name is the column `label`; a few files beside them, which have none,
+    are named and left out.
+
+    Attributes:
+        name: of the resulting column, `image` or `audio`; it holds {"bytes": None, "path": ...}.
+        extensions: what to look for.
+        others: extensions of such files that are not read, but counted and named.
+    """
+
+    name: str
+    extensions: frozenset[str]
+    others: frozenset[str] = frozenset()
+
+    def __call__(self, place: Path, form: Form = PLAIN) -> dict[str, list[Any]]:
+        """Returns column → values.
+
+        Args:
+            place: a folder, or a manifest.
+            form: of the manifest.
+
+        Raises:
+            UserError: there is no such file, no such column, or a row names a file that does not exist.
+        """
+        manifest = place if place.is_file() else next((place / m for m in MANIFESTS if (place / m).exists()), None)
+        if manifest is not None:
+            columns, paths = _read_manifest(manifest, self.name, form)
+        else:
+            paths = self._paths(place)
+            columns = {"id": [str(p.relative_to(place)) for p in paths]}
+            if place not in {p.parent for p in paths}:
+                columns["label"] = [p.relative_to(place).parts[0] for p in paths]
+        for path in paths:
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:
+                raise UserError(f"{printable(path)}: the file's name is not UTF-8; rename it.") from None
+        return columns | {self.name: [{"bytes": None, "path": str(p)} for p in paths]}
+
+    def _paths(self, folder: Path) -> list[Path]:
+        """The files below a folder: those in its subfolders, or all where most lie in itself."""
+        kinds: dict[str, list[Path]] = {}
+        for path in files_below(folder):
+            kinds.setdefault(path.suffix.lower(), []).append(path)
+        paths = sorted(path for kind, found in kinds.items() if kind in self.extensions for path in found)
+        unread = Counter({kind: len(found) for kind, found in kinds.items() if kind in self.others})
+        said = ", ".join(f"{n} {kind}" for kind, n in sorted(unread.items()))
+        if not paths:
+            there = f"; it has {said}, which are not read: convert them" if said else ""
+            raise UserError(f"{folder} holds no {self.name} files ({', '.join(sorted(self.extensions))}){there}.")
+        if said:
+            rank_zero_warn(f"{folder}: passed over {said}: such files are not read, convert them.")
+        beside = [path for path in paths if path.parent == folder]
+        if not 0 < len(beside) < len(paths) / 2:
+            return paths
+        more = f" and {len(beside) - 1} more" if len(beside) > 1 else ""
+        rank_zero_warn(f"{folder}: left out, beside the folders that are classes: {beside[0].name}{more}.")
+        return [path for path in paths if path.parent != folder]
+
+
+def encoded(value: Any, where: str) -> tuple[str, Path | bytes]:
+    """What a row has of a media file: how to name it, and its bytes, or the path of a file that is there.
 
     Args:
-        place: a folder, or a manifest.
-        media: name of the resulting column, `image` or `audio`.
-        extensions: what to look for.
-
-    Returns:
-        column → values; `media` holds {"bytes": None, "path": ...}.
+        value: of the column: {"bytes", "path"}.
+        where: the row.
 
     Raises:
-        UserError: there is no such file, no such column, or a row names a file that does not exist.
+        BadItem: it has neither, or the file is not there.
     """
-    manifest = place if place.is_file() else next((place / m for m in MANIFESTS if (place / m).exists()), None)
-    if manifest is not None:
-        columns, paths = _read_manifest(manifest, media)
-    else:
-        paths = sorted(p for p in place.rglob("*") if p.suffix.lower() in extensions and p.is_file())
-        if not paths:
-            raise UserError(f"{place} holds no {media} files ({', '.join(sorted(extensions))}).")
-        columns = {"id": [str(p.relative_to(place)) for p in paths]}
-        parts = [p.relative_to(place).parts for p in paths]
-        if all(len(part) > 1 for part in parts):
-            columns["label"] = [part[0] for part in parts]
-    return columns | {media: [{"bytes": None, "path": str(p)} for p in paths]}
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
+    if isinstance(data, bytes):
+        return where, data
+    if data is not None or not isinstance(path, str):
+        raise BadItem(f"{where} holds {repr(value)[:60]}, no file and no bytes of one; mend it, or set on_error: skip.")
+    if not Path(path).is_file():  # no pipe or device either
+        raise BadItem(f"{path} does not exist.")
+    return path, Path(path)
 
 
-def _read_manifest(manifest: Path, media: str) -> tuple[dict[str, list[Any]], list[Path]]:
-    rows = read_rows(manifest)
+def _read_manifest(manifest: Path, media: str, form: Form) -> tuple[dict[str, list[Any]], list[Path]]:
+    rows = read_rows(manifest, form)
     if not rows:
         raise UserError(f"{manifest} has no rows.")
     values = columns_of(rows)

@@ -11,6 +11,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.clean import Clean
+from ssl_suite.data.common.files import Form
 from ssl_suite.data.common.source import FolderReader, Rows, hold_out, open_source
 from ssl_suite.data.common.targets import Targets, few, is_empty
 
@@ -24,6 +25,13 @@ class SourceData(DataModule):
         where: keep only the rows whose column has this value: `{language: en}`.
         labels: number of labelled training rows to use, drawn evenly over the classes by the run's seed; None: all.
         clean: how transcripts are normalised.
+        train: a file or folder of its own for this split, instead of what the source has for it.
+        validation: likewise.
+        test: likewise.
+        delimiter: one character between the columns of csv and tsv files; None: a comma in csv, a tab in tsv. Between
+            tabs a quote is a character like any other.
+        header: whether the first row of csv and tsv files names the columns; without one, they are called 0, 1, 2, ...
+            (`column: "5"`), or as listed here.
         options: of the base class.
     """
 
@@ -38,16 +46,24 @@ class SourceData(DataModule):
         where: dict[str, str] | None,
         labels: int | None,
         clean: Clean = Clean(),
+        train: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
+        delimiter: str | None = None,
+        header: bool | list[str] = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value in (("source", source), ("target", target)):
-            if not value:
+        splits = {"train": train, "validation": validation, "test": test}
+        self.given = {split: place for split, place in splits.items() if place is not None}
+        for name, value in {"source": source, "target": target, **self.given}.items():
+            if not value.strip():
                 raise UserError(f"data.{name} is empty; name one, or leave the option out.")
         if labels is not None:
             within("data.labels", labels, low=1, whole=True)
         self.source, self.target_column, self.where, self.label_budget = source, target, where or {}, labels
         self.clean = clean
+        self.form = Form(delimiter, header)
         self._opened: dict[str, Rows] = {}
         self.targets: Targets | None = None
 
@@ -57,7 +73,7 @@ class SourceData(DataModule):
 
     def read_source(self) -> dict[str, Rows]:
         """Every split of the source."""
-        return open_source(self.source, self.folder_reader(), self.input_column)
+        return open_source(self.source, self.folder_reader(), self.input_column, form=self.form, given=self.given)
 
     def open(self) -> None:
         """Opens the source, once, and holds out a validation split, unless all training rows are to be answered."""
@@ -102,9 +118,10 @@ class SourceData(DataModule):
     def _filter(self, rows: Rows) -> Rows:
         for column, wanted in self.where.items():
             names, values = rows.label_names(column), rows.column(column)
-            keep = [i for i, v in enumerate(values) if (names[v] if names else str(v)) == str(wanted)]
+            called = [names[v] if names and v is not None and 0 <= v < len(names) else str(v) for v in values]
+            keep = [i for i, name in enumerate(called) if name == str(wanted)]
             if not keep:
-                there = sorted({names[v] if names else str(v) for v in values})[:10]
+                there = sorted(set(called))[:10]
                 raise UserError(f"{rows.name}: no row has {column} = {wanted}; there is {', '.join(there)}.")
             rows = rows.take(keep)
         return rows
@@ -141,7 +158,7 @@ class SourceData(DataModule):
         return self.targets[split, index]
 
     def fingerprint(self, split: str) -> str:
-        return f"{type(self).__name__}|{self.rows[split].fingerprint}"
+        return f"{type(self).__name__}|{self.input_column}|{self.rows[split].fingerprint}"
 
 
 def has_column(rows: Rows, name: str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
+import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.data.common.arrow import HELD, Row, mapped, tables_folder
-from ssl_suite.data.common.files import columns_of, each_row, read_documents
+from ssl_suite.data.common.files import PLAIN, Form, columns_of, each_row, read_documents, suffix_of
+from ssl_suite.data.common.layout import ALIASES, Kinds, Names, find_splits
+from ssl_suite.data.common.manifest import Media
+from ssl_suite.data.common.walk import files_below
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SPLITS = ("train", "validation", "test")
-ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 LARGE = 50_000_000
 """Bytes of files above which they are not read into memory but mapped, from a copy in the cache folder."""
 STAMPED = 50_000_000
@@ -29,13 +31,10 @@ TABLES = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv
 TABLES |= dict.fromkeys((".conllu", ".conll", ".bio", ".iob", ".iob2"), "CoNLL")  # read by Text
 SAMPLES = Path(__file__).parent.parent / "samples"
 
-FolderReader = Callable[[Path], dict[str, list[Any]] | Iterator[Row]]
+FolderReader = Callable[[Path, Form], dict[str, list[Any]] | Iterator[Row]]
 """A modality's way to read a table, or a folder of files: column → values, or, of what may be large, row after row."""
 
 Places = NDArray[np.int64]
-
-Names = Mapping[str, tuple[str, ...]]
-"""Split → what it may be called; the first that is there is taken."""
 
 
 class Rows:
@@ -44,12 +43,19 @@ class Rows:
     Attributes:
         fingerprint: changes whenever the file or the selection of rows does.
         numbers: (rows,) place of each row in the source, for messages; None for all of it.
+        parts: number of the first row of each file and its name, where there are several.
     """
 
     def __init__(
-        self, table: Dataset, name: str, fingerprint: str = "", numbers: Sequence[int] | Places | None = None
+        self,
+        table: Dataset,
+        name: str,
+        fingerprint: str = "",
+        numbers: Sequence[int] | Places | None = None,
+        parts: Sequence[tuple[int, str]] = (),
     ) -> None:
         self.table, self.name, self.fingerprint = table, name, fingerprint
+        self.parts = parts
         self.numbers = None if numbers is None else np.asarray(numbers)
         self._columns: dict[str, list[Any]] = {}
 
@@ -66,13 +72,15 @@ class Rows:
     def expect(self, name: str) -> None:
         """Raises UserError unless there is such a column."""
         if name not in self.columns:
-            raise UserError(f"{self.name} has no column {name!r}.{nearest(name, self.columns)}")
+            separated = suffix_of(Path(self.name)) in (".csv", ".tsv")
+            hint = " Of a file without a header: --data.header false; --data.delimiter says what separates columns."
+            raise UserError(f"{self.name} has no column {name!r}.{nearest(name, self.columns)}{hint * separated}")
 
     def column(self, name: str) -> list[Any]:
         """All values of a column, read once."""
         self.expect(name)
         if name not in self._columns:
-            self._columns[name] = list(self.table[name])
+            self._columns[name] = list(self.values(name))
         return self._columns[name]
 
     def values(self, name: str, start: int = 0) -> Iterator[Any]:
@@ -96,17 +104,30 @@ class Rows:
         return list(feature.names) if hasattr(feature, "names") else None
 
     def where(self, index: int) -> str:
-        return f"{self.name}, row {(index if self.numbers is None else self.numbers[index]) + 1}"
+        number, name = int(index if self.numbers is None else self.numbers[index]), self.name
+        if self.parts:
+            first, name = self.parts[bisect_right(self.parts, number, key=lambda part: part[0]) - 1]
+            number -= first
+        return f"{name}, row {number + 1}"
 
     def take(self, indices: Sequence[int] | Places) -> Rows:
         places = np.asarray(indices, np.int64)
         digest = hashlib.sha256(self.fingerprint.encode() + places.tobytes()).hexdigest()[:16]
         numbers = places if self.numbers is None else self.numbers[places]
-        return Rows(self.table.select(places), self.name, digest, numbers)
+        return Rows(self.table.select(places), self.name, digest, numbers, self.parts)
+
+
+Opened = tuple[Any, str, Sequence[tuple[int, str]]]
+"""A split as read: its table, its name, and its parts as of `Rows`."""
 
 
 def open_source(
-    source: str, folder_reader: FolderReader | None = None, media: str | None = None, names: Names | None = None
+    source: str,
+    folder_reader: FolderReader | None = None,
+    media: str | None = None,
+    names: Names | None = None,
+    form: Form = PLAIN,
+    given: Mapping[str, str] | None = None,
 ) -> dict[str, Rows]:
     """Opens every split of a source.
 
@@ -116,6 +137,8 @@ def open_source(
         folder_reader: lists a folder of media files.
         media: name of the image or audio column, kept as encoded bytes.
         names: what the splits are called there, instead of train, validation (or dev, ...) and test.
+        form: of csv and tsv files.
+        given: split → a file or folder of its own, instead of what the source has for it.
 
     Returns:
         split → rows; a source without splits is `train`.
@@ -123,23 +146,33 @@ def open_source(
     Raises:
         UserError: it does not exist, is empty, or cannot be read.
     """
+    given = given or {}
     state = ""
     if source.startswith("samples:"):
         opened = _samples(source.removeprefix("samples:"))
     elif source.startswith("hf:"):
         opened = _hub(source.removeprefix("hf:"), names or ALIASES)
-        state = "|".join(_hub_state(table) for table, _ in opened.values())
+        state = "|".join(_hub_state(table) for table, _, _ in opened.values())
     else:
         path = Path(source).expanduser()
         if not path.exists():
             hint = f" Did you mean samples:{source}?" if (SAMPLES / source).is_dir() else ""
             raise UserError(f"No data at {source!r}.{hint}")
-        opened = _file(path, folder_reader) if path.is_file() else _folder(path, folder_reader, names)
-        state = _state(path, [t for t, _ in opened.values()], media)
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{source} is neither a file nor a folder.")
+        reader = folder_reader or each_row
+        opened = _file(path, reader, form) if path.is_file() else _folder(path, folder_reader, names, form, given)
+        state = f"{_state(path, [t for t, _, _ in opened.values()], media)}|{form}"
     splits = {
-        split: Rows(_undecoded(table, media), name, f"{name}|{len(table)}|{_stamp(table)}|{state}")
-        for split, (table, name) in opened.items()
+        split: Rows(_undecoded(table, media), name, f"{name}|{len(table)}|{_stamp(table)}|{state}", parts=parts)
+        for split, (table, name, parts) in opened.items()
+        if split not in given
     }
+    for split, place in given.items():
+        inside = open_source(place, folder_reader, media, None, form)
+        if split not in inside and len(inside) > 1:
+            raise UserError(f"{place}, given for the split {split}, has the splits {', '.join(inside)}; name one file.")
+        splits[split] = inside.get(split) or next(iter(inside.values()))
     if not splits or all(len(rows) == 0 for rows in splits.values()):
         raise UserError(f"{source} holds no samples.")
     return splits
@@ -157,16 +190,35 @@ def _stamp(table: Dataset) -> str:
 
 
 def _state(place: Path, tables: list[Dataset], media: str | None) -> str:
-    """A hash of the names, sizes and times of a local source's files: changes whenever one of them does."""
-    files = set(place.rglob("*")) if place.is_dir() else {place}
-    for table in tables:
-        if place.is_file() and media in table.column_names and table.data.column(media).nbytes < STAMPED:
-            files |= {Path(v["path"]) for v in table[media] if isinstance(v, dict) and v.get("bytes") is None}
+    """A hash of the names, sizes and times of a local source's files: changes whenever one of them does.
+
+    Args:
+        place: of the source.
+        tables: those it has; the files they name count too, wherever they lie.
+        media: name of the column that names files.
+    """
+    files = {str(path) for path in (files_below(place) if place.is_dir() else [place])}
+    files.update(path for table in tables if media in table.column_names for path in _named_files(table, media))
     digest = hashlib.sha256()
-    for path in sorted(p for p in files if p.is_file()):
-        stat = path.stat()
-        digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+    for path in sorted(files):
+        try:
+            stat = os.stat(path)
+        except OSError:  # a row that names no file is reported when it is read
+            continue
+        digest.update(os.fsencode(path) + f"|{stat.st_size}|{stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
+
+
+def _named_files(table: Dataset, media: str | None) -> set[str]:
+    """The files that a column of {"bytes", "path"} names and does not hold."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.data.column(media)
+    if not pa.types.is_struct(column.type) or not {"bytes", "path"} <= {field.name for field in column.type}:
+        return set()
+    outside = pc.is_null(pc.struct_field(column, "bytes"))
+    return set(pc.struct_field(column, "path").filter(outside).drop_null().to_pylist())
 
 
 def _hub_state(table: Dataset) -> str:
@@ -194,16 +246,22 @@ def _undecoded(table: Dataset, media: str | None) -> Dataset:
     return table.cast_column(media, type(feature)(decode=False)) if hasattr(feature, "decode") else table
 
 
-def _table(path: Path, reader: FolderReader, large: bool) -> Dataset:
-    kind = TABLES.get(path.suffix)
-    if kind is None:
+def _table(path: Path, reader: FolderReader, form: Form, large: bool) -> Dataset:
+    """Reads a file or a folder.
+
+    Raises:
+        UserError: it is of an unknown kind, or broken.
+    """
+    suffix = suffix_of(path)
+    kind = "text" if suffix == ".txt" or path.is_dir() else TABLES.get(suffix)
+    packed = path.suffix == ".gz"
+    if kind is None or (kind == "parquet" and packed):
         raise UserError(f"{path}: cannot read {path.suffix or 'this'} files as a table; use {', '.join(TABLES)}.")
     try:
-        if kind != "parquet":
-            return _read(path, reader, large)
-        if large:
-            return _datasets().Dataset.from_parquet(str(path), cache_dir=str(tables_folder()))
-        return _datasets().Dataset.from_parquet(str(path), keep_in_memory=True)
+        if kind == "parquet":
+            keep: Any = {"cache_dir": str(tables_folder())} if large else {"keep_in_memory": True}
+            return _datasets().Dataset.from_parquet(str(path), **keep)
+        return _read(path, each_text if path.is_file() and kind == "text" else reader, form, large)
     except UserError:
         raise
     except Exception as error:  # one library, many errors
@@ -211,54 +269,59 @@ def _table(path: Path, reader: FolderReader, large: bool) -> Dataset:
         raise UserError(f"{path} cannot be read as {kind}: {' '.join(str(cause).split())[:200]}") from error
 
 
-def _read(place: Path, reader: FolderReader, large: bool) -> Dataset:
-    found, dataset = reader(place), _datasets().Dataset
+def _read(place: Path, reader: FolderReader, form: Form, large: bool) -> Dataset:
+    found, dataset = reader(place, form), _datasets().Dataset
     if isinstance(found, dict):
         return dataset.from_dict(found)
     if large:
-        return mapped(lambda: reader(place), _state(place, [], None))  # type: ignore[arg-type, return-value]
+        return mapped(lambda: reader(place, form), f"{_state(place, [], None)}-{_key(form)}")  # type: ignore[arg-type, return-value]
     return dataset.from_dict(columns_of(list(found)))
 
 
+def _key(form: Form) -> str:
+    return hashlib.sha256(str(form).encode()).hexdigest()[:8]
+
+
 def _is_large(paths: Iterable[Path]) -> bool:
-    return sum(path.stat().st_size for path in paths if path.is_file()) > LARGE
+    """Whether files are large together; packed ones grow about fivefold."""
+    return sum(path.stat().st_size * (5 if path.suffix == ".gz" else 1) for path in paths) > LARGE
 
 
-def each_text(path: Path) -> Iterator[Row]:
+def each_text(path: Path, form: Form = PLAIN) -> Iterator[Row]:
     """The documents of a text file as rows."""
     return ({"text": document} for document in read_documents(path))
 
 
-def _named_tables(folder: Path, names: Names | None = None) -> dict[str, list[Path]]:
-    """split → table files named after it."""
-    files = sorted(p for p in folder.iterdir() if p.suffix in TABLES and p.is_file())
-    if names is not None:
-        named = {s: [[p for p in files if name in (p.stem, p.stem.split("-")[0])] for name in names[s]] for s in names}
-        return {s: found for s, choices in named.items() if (found := next(filter(None, choices), []))}
-    return {s: found for s in SPLITS if (found := [p for p in files if split_named(p) == s])}
+def _read_splits(named: Mapping[str, list[Path]], reader: FolderReader, form: Form = PLAIN) -> dict[str, Opened]:
+    """Reads the files of each split, or its folder."""
+    paths = [path for found in named.values() for path in found]
+    large = _is_large(file for path in paths for file in (files_below(path) if path.is_dir() else [path]))
+    return {split: _joined(found, [_table(p, reader, form, large) for p in found]) for split, found in named.items()}
 
 
-def split_named(path: Path) -> str | None:
-    """The split a file is named after: `dev-v1.1.json`, `cmrc2018_train.json`, `en_ewt-ud-dev.conllu`."""
-    parts = re.split(r"[-_.]", path.stem)
-    return next((s for part in (parts[0], parts[-1]) for s in SPLITS if part in ALIASES[s]), None)
+def _joined(paths: list[Path], tables: list[Dataset]) -> Opened:
+    """One table of several, and where each begins."""
+    if len(tables) == 1:
+        return tables[0], str(paths[0]), ()
+    try:
+        table = _datasets().concatenate_datasets(tables)
+    except Exception as error:  # one library, many errors
+        raise UserError(
+            f"{paths[0]} and the files numbered after it have other columns: {' '.join(str(error).split())[:200]}"
+        ) from error
+    firsts = np.cumsum([0, *map(len, tables)]).tolist()
+    return table, str(paths[0]), list(zip(firsts, map(str, paths), strict=False))
 
 
-def _read_tables(named: dict[str, list[Path]], reader: FolderReader | None = None) -> dict[str, tuple[Dataset, str]]:
-    large = _is_large(path for paths in named.values() for path in paths)
-    tables = {split: [_table(p, reader or each_row, large) for p in paths] for split, paths in named.items()}
-    join = _datasets().concatenate_datasets
-    return {s: (join(t) if len(t) > 1 else t[0], str(named[s][0])) for s, t in tables.items()}
-
-
-def _samples(name: str) -> dict[str, tuple[Dataset, str]]:
+def _samples(name: str) -> dict[str, Opened]:
     known = [p.name for p in SAMPLES.iterdir() if p.is_dir() and any(p.glob("*.parquet"))]
     if name not in known:
         raise UserError(f"No embedded data {name!r}.{nearest(name, known)}")
-    return {s: (t, f"samples:{name}, {s}") for s, (t, _) in _read_tables(_named_tables(SAMPLES / name)).items()}
+    opened = _read_splits(find_splits(SAMPLES / name, Kinds(TABLES, (), False)), each_row)
+    return {split: (table, f"samples:{name}, {split}", ()) for split, (table, *_) in opened.items()}
 
 
-def _hub(name: str, names: Names) -> dict[str, tuple[Dataset, str]]:
+def _hub(name: str, names: Names) -> dict[str, Opened]:
     datasets = _datasets()
     parts = name.split("/")
     repository, config = ("/".join(parts[:2]), "/".join(parts[2:]) or None) if len(parts) > 1 else (name, None)
@@ -269,25 +332,26 @@ def _hub(name: str, names: Names) -> dict[str, tuple[Dataset, str]]:
             f"The hub data set {name!r} could not be loaded: {' '.join(str(error).split())[:200]}"
         ) from error
     found = {s: next((a for a in names[s] if a in loaded), None) for s in names}
-    return {s: (loaded[a], f"hf:{name}, {a}") for s, a in found.items() if a}
+    return {s: (loaded[a], f"hf:{name}, {a}", ()) for s, a in found.items() if a}
 
 
-def _file(path: Path, reader: FolderReader | None) -> dict[str, tuple[Dataset, str]]:
-    large = _is_large([path])
-    if path.suffix == ".txt":
-        return {"train": (_read(path, each_text, large), str(path))}
-    return {"train": (_table(path, reader or each_row, large), str(path))}
+def _file(path: Path, reader: FolderReader, form: Form) -> dict[str, Opened]:
+    return _read_splits({"train": [path]}, reader, form)
 
 
-def _folder(path: Path, reader: FolderReader | None, names: Names | None) -> dict[str, tuple[Dataset, str]]:
-    if named := _named_tables(path, names):
-        return _read_tables(named, reader)
-    inside = {s: d for s in SPLITS for a in ALIASES[s] if (d := path / a).is_dir()}
-    if reader is None:
+def _folder(
+    path: Path, reader: FolderReader | None, names: Names | None, form: Form, given: Mapping[str, str]
+) -> dict[str, Opened]:
+    if isinstance(reader, Media):
+        kinds = Kinds(TABLES, reader.extensions, True)
+    else:
+        kinds = Kinds((*TABLES, ".txt"), (".txt",), False)
+    named = find_splits(path, kinds, names, given)
+    if not named and not given and reader is None:
         raise UserError(f"{path} has no tables named after splits (train.jsonl, test.parquet, ...).")
-    folders = inside or {"train": path}
-    large = _is_large(path.rglob("*"))
-    return {split: (_read(folder, reader, large), str(folder)) for split, folder in folders.items()}
+    if not named and "train" in given:
+        return {}
+    return _read_splits(named or {"train": [path]}, reader or each_row, form)
 
 
 def hold_out(splits: dict[str, Rows], share: float = 0.1) -> dict[str, Rows]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,12 +45,14 @@ class Images(SourceData):
         augment: where views are made: `batched`, on the device, all at once; `pil`, by lightly's transforms in the
             loader's workers.
         view: what a view is, instead of the method's own; one for all views or one each.
+        orient: turn pictures as their EXIF orientation says; otherwise they stay as they are stored.
         in_memory: keep decoded images (uint8) in memory; None: where all of a split take less than 1 GB.
         batch_size: images a step and rank.
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
         on_error: `raise` at the first unreadable image, or `skip` and count it.
         cache_features: keep frozen features on disk.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
     modality = "image"
@@ -65,12 +67,14 @@ class Images(SourceData):
         labels: int | None = None,
         augment: Literal["batched", "pil"] = "batched",
         view: View | list[View] | None = None,
+        orient: bool = True,
         in_memory: bool | None = None,
         batch_size: int = 256,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
         cache_features: bool = True,
+        **files: Any,
     ) -> None:
         super().__init__(
             source,
@@ -82,10 +86,12 @@ class Images(SourceData):
             num_workers=num_workers,
             on_error=on_error,
             cache_features=cache_features,
+            **files,
         )
         within("data.image_size", image_size, low=1, whole=True)
         self.input_column = column
         self.image_size, self.augment, self.view, self.in_memory = image_size, augment, view, in_memory
+        self.orient = orient
         self._decoded: dict[tuple[str, int], Tensor] = {}
 
     def folder_reader(self) -> FolderReader:
@@ -120,7 +126,7 @@ class Images(SourceData):
 
     def _open(self, split: str, index: int) -> Image.Image:
         rows = self.rows[split]
-        return load_image(rows[index][self.input_column], rows.where(index))
+        return load_image(rows[index][self.input_column], rows.where(index), self.orient)
 
     def _pixels(self, split: str, index: int) -> Tensor:
         if (split, index) in self._decoded:
@@ -160,7 +166,7 @@ class Images(SourceData):
         return ImageBatch(batch.index, batch.seed, batch.target, images, views)
 
     def fingerprint(self, split: str) -> str:
-        return f"{super().fingerprint(split)}|{self.image_size}"
+        return f"{super().fingerprint(split)}|{self.image_size}|{self.orient}"
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:

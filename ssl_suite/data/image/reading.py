@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ssl_suite.core.data import BadItem
-from ssl_suite.data.common.manifest import list_media
+from ssl_suite.core.errors import BadItem
+from ssl_suite.data.common.manifest import Media, encoded
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
+UNREAD = frozenset((
+    ".jfif", ".jp2", ".jxl", ".avif", ".heic", ".heif", ".pgm", ".pbm", ".pnm", ".svg", ".tga", ".psd", ".dng",
+))  # fmt: skip
+list_images = Media("image", EXTENSIONS, UNREAD)
 
 
-def list_images(place: Path) -> dict[str, list[Any]]:
-    """See `list_media`."""
-    return list_media(place, "image", EXTENSIONS)
-
-
-def load_image(value: Any, where: str) -> Image.Image:
+def load_image(value: Any, where: str, orient: bool = True) -> Image.Image:
     """Decodes {"bytes", "path"} to RGB; transparency is laid on white.
+
+    Args:
+        value: what the column holds.
+        where: the row, for messages.
+        orient: turn the picture as its EXIF orientation says.
 
     Raises:
         BadItem: naming the file, or `where` for bytes in a table.
     """
-    path, data = value.get("path"), value.get("bytes")
-    name = path if data is None else where
+    name, content = encoded(value, where)
     try:
-        image: Image.Image = Image.open(path if data is None else io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
         image.load()
-    except FileNotFoundError:
-        raise BadItem(f"{name} does not exist.") from None
+        if orient:
+            image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:  # its text repeats the path, or an address in memory
         raise BadItem(f"{name} is not an image of a known format; replace it, or set on_error: skip.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL's readers raise anything at broken files
         raise BadItem(f"{name} is not a readable image ({error}); replace it, or set on_error: skip.") from None
     if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -17,21 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import resample
 
-from ssl_suite.core.data import BadItem
-from ssl_suite.data.common.manifest import list_media
+from ssl_suite.core.errors import BadItem
+from ssl_suite.data.common.manifest import Media, encoded
 
 RATE = 16000
-EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph"}
-EXTENSIONS |= {".w64", ".rf64"}
+EXTENSIONS = frozenset((
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".w64",
+    ".rf64",
+))  # fmt: skip
+UNREAD = frozenset((".m4a", ".m4b", ".aac", ".wma", ".amr", ".ac3", ".ape", ".wv", ".webm", ".mp2", ".mka", ".3gp"))
+list_audio = Media("audio", EXTENSIONS, UNREAD)
 BLOCK = 1 << 20
 """Frames that are decoded at once, whatever a header promises."""
 STREAMED = 2_000_000_000
 """Bytes from which on a WAV's promise stands for a length its writer did not know."""
-
-
-def list_audio(place: Path) -> dict[str, list[Any]]:
-    """See `list_media`."""
-    return list_media(place, "audio", EXTENSIONS)
 
 
 def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf) -> Tensor:
@@ -48,12 +47,9 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
     Raises:
         BadItem: unreadable, cut short, without samples, or with some that are no numbers; names the file, or `where`.
     """
-    path, data = value.get("path"), value.get("bytes")
-    name = path if data is None else where
-    if data is None and not Path(path).is_file():
-        raise BadItem(f"{name} does not exist.")
+    name, content = encoded(value, where)
     try:
-        with _open(value) as file:
+        with _open(content) as file:
             rate, known = file.samplerate, _frames(file)
             first, last = round(start * rate), known if end == math.inf else round(end * rate)
             last = last if known is None or last is None else min(last, known)
@@ -67,7 +63,7 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
     read = first + sum(map(len, blocks))
     if known is not None and last is not None and read < last:
         raise BadItem(f"{name} is cut short ({read} of {last} samples); replace it, or set on_error: skip.")
-    if missing := _missing_bytes(path, data):
+    if missing := _missing_bytes(content):
         raise BadItem(f"{name} is cut short (the last {missing} bytes are missing); replace it, or set on_error: skip.")
     wave = torch.from_numpy(np.concatenate(blocks))
     if not wave.isfinite().all():
@@ -86,8 +82,8 @@ class _Audio(soundfile.SoundFile):
         return False
 
 
-def _open(value: Any) -> _Audio:
-    return _Audio(value["path"] if value.get("bytes") is None else io.BytesIO(value["bytes"]))
+def _open(content: Path | bytes) -> _Audio:
+    return _Audio(io.BytesIO(content) if isinstance(content, bytes) else content)
 
 
 def _frames(file: _Audio) -> int | None:
@@ -110,13 +106,13 @@ def _blocks(file: _Audio, first: int, last: int | None) -> Iterator[NDArray[np.f
         at += len(block)
 
 
-def _missing_bytes(path: str, data: bytes | None) -> int:
+def _missing_bytes(content: Path | bytes) -> int:
     """Bytes that a WAV or AIFF promises and lacks; libsndfile shortens such a file without a word."""
-    if data is None:
-        with open(path, "rb") as file:
-            head, size = file.read(8), Path(path).stat().st_size
+    if isinstance(content, bytes):
+        head, size = content[:8], len(content)
     else:
-        head, size = data[:8], len(data)
+        with content.open("rb") as file:
+            head, size = file.read(8), content.stat().st_size
     if head[:4] not in (b"RIFF", b"FORM") or len(head) < 8:
         return 0
     promised = struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:])[0] + 8
@@ -129,7 +125,7 @@ def duration(value: Any) -> float:
     0 where it cannot be read: the sample itself is reported when it is.
     """
     try:
-        with _open(value) as file:
+        with _open(encoded(value, "")[1]) as file:
             return (_frames(file) or sum(map(len, _blocks(file, 0, None)))) / file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, ValueError):
+    except (BadItem, soundfile.LibsndfileError, RuntimeError, ValueError):
         return 0.0

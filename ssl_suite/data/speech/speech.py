@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.check import within
-from ssl_suite.core.data import BadItem, Request, run_seed
-from ssl_suite.core.errors import UserError
+from ssl_suite.core.data import Request, run_seed
+from ssl_suite.core.errors import BadItem, UserError
 from ssl_suite.core.features import pad_targets
 from ssl_suite.core.random import uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
@@ -61,6 +61,7 @@ class Speech(SourceData):
         num_workers: loader processes.
         on_error: `raise` at the first unreadable file, or `skip` and count it.
         cache_features: keep frozen features on disk.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
     modality = "speech"
@@ -84,6 +85,7 @@ class Speech(SourceData):
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
         cache_features: bool = True,
+        **files: Any,
     ) -> None:
         super().__init__(
             source,
@@ -96,6 +98,7 @@ class Speech(SourceData):
             num_workers=num_workers,
             on_error=on_error,
             cache_features=cache_features,
+            **files,
         )
         options = {"max_seconds": max_seconds, "limit_seconds": limit_seconds, "batch_seconds": batch_seconds}
         for name, seconds in options.items():

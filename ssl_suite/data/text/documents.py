@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -28,6 +29,7 @@ class Documents(SourceData):
         where: keep only rows with these values.
         batch_size: windows at a time.
         num_workers: loader processes.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
     modality = "text"
@@ -41,8 +43,9 @@ class Documents(SourceData):
         where: dict[str, str] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
+        **files: Any,
     ) -> None:
-        super().__init__(source, column, where, None, batch_size=batch_size, num_workers=num_workers)
+        super().__init__(source, column, where, None, batch_size=batch_size, num_workers=num_workers, **files)
         within("data.max_length", max_length, low=2, whole=True)
         self.input_column, self.max_length, self.stride = column, max_length, stride or max_length // 2
         if not 0 < self.stride < max_length:

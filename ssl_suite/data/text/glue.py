@@ -14,8 +14,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.task import TargetKind
-from ssl_suite.data.common.files import columns_of, read_rows, read_utf8
-from ssl_suite.data.common.source import FolderReader, Names, Rows, open_source
+from ssl_suite.data.common.files import PLAIN, Form, columns_of, read_rows, read_utf8, suffix_of
+from ssl_suite.data.common.layout import Names
+from ssl_suite.data.common.source import FolderReader, Rows, open_source
 from ssl_suite.data.text.text import Text
 
 SPLITS: Names = {"train": ("train",), "validation": ("dev", "validation"), "test": ("test",)}
@@ -260,14 +261,14 @@ class CLUE(GLUE):
         return self.entry.sheets[split], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_official(entry: Entry, path: Path) -> dict[str, list[Any]]:
+def read_official(entry: Entry, path: Path, form: Form = PLAIN) -> dict[str, list[Any]]:
     """Reads a file of the official folder; CoLA's have no header but for the test split."""
     if path.is_dir():
         files = ", ".join(name for names in entry.splits.values() for name in names[:1])
         raise UserError(f"{path} has no files of {entry.folder} ({files}; .tsv, .json, .jsonl or .parquet).")
     first = read_utf8(path).partition("\n")[0].rstrip("\r").split("\t")
-    headless = bool(entry.headless) and path.suffix == ".tsv" and not set(entry.texts) <= set(first)
-    return columns_of(read_rows(path, entry.headless if headless else None))
+    headless = bool(entry.headless) and suffix_of(path) == ".tsv" and not set(entry.texts) <= set(first)
+    return columns_of(read_rows(path, Form(header=entry.headless) if headless else form))
 
 
 def tidy(entry: Entry, rows: Rows, split: str) -> Rows:

@@ -10,21 +10,23 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.arrow import Row
-from ssl_suite.data.common.files import each_row
+from ssl_suite.data.common.files import PLAIN, Form, each_row, suffix_of
 from ssl_suite.data.common.source import each_text
+from ssl_suite.data.common.walk import files_below
 from ssl_suite.data.text.conll import READERS
 
 
-def list_text(place: Path) -> dict[str, list[Any]] | Iterator[Row]:
+def list_text(place: Path, form: Form = PLAIN) -> dict[str, list[Any]] | Iterator[Row]:
     """Documents of all .txt files below a folder, one after the other; the rows of a table as they are."""
     if place.is_file():
-        return READERS[place.suffix](place) if place.suffix in READERS else each_row(place)
+        reader = READERS.get(suffix_of(place))
+        return reader(place) if reader else each_row(place, form)
     return _documents(place)
 
 
 def _documents(folder: Path) -> Iterator[Row]:
     """Raises UserError where there is no .txt file, all are empty of text, or one is not UTF-8."""
-    paths = sorted(folder.rglob("*.txt"))
+    paths = sorted(path for path in files_below(folder) if suffix_of(path) == ".txt")
     if not paths:
         raise UserError(f"{folder} holds no .txt files and no table named after a split.")
     empty = []

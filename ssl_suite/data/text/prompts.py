@@ -42,6 +42,7 @@ class Prompts(SourceData):
         where: keep only rows with these values.
         batch_size: rows at a time, each with all its answers.
         num_workers: loader processes.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
     modality = "text"
@@ -60,8 +61,9 @@ class Prompts(SourceData):
         where: dict[str, str] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
+        **files: Any,
     ) -> None:
-        super().__init__(source, target, where, None, batch_size=batch_size, num_workers=num_workers)
+        super().__init__(source, target, where, None, batch_size=batch_size, num_workers=num_workers, **files)
         if words and choices:
             raise UserError("words says the labels of a classification; with choices each row brings its own answers.")
         within("data.shots", shots, low=0, whole=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -15,7 +15,8 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.spans import Asked
-from ssl_suite.data.common.source import SPLITS, FolderReader, Rows, open_source, split_named
+from ssl_suite.data.common.layout import split_of
+from ssl_suite.data.common.source import FolderReader, Rows, open_source
 from ssl_suite.data.common.targets import few
 from ssl_suite.data.text.cloze import cloze
 from ssl_suite.data.text.squad import Gold, golds, locate, read_questions
@@ -51,6 +52,7 @@ class Questions(Text):
         num_workers: loader processes.
         on_error: raise at an answer its context does not have, or skip it.
         cache_features: keep frozen features on disk.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Questions(Text):
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
         cache_features: bool = True,
+        **files: Any,
     ) -> None:
         super().__init__(
             source,
@@ -84,6 +87,7 @@ class Questions(Text):
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             cache_features=cache_features,
+            **files,
         )
         within("data.stride", stride, low=1, whole=True)
         within("data.max_question_length", max_question_length, low=1, whole=True)
@@ -120,10 +124,11 @@ class Questions(Text):
 
     def _open(self) -> dict[str, Rows]:
         if not self.source.startswith("cloze:"):
-            opened = open_source(self.source, self.folder_reader())
             path = Path(self.source).expanduser()
-            if path.is_file() and (split := split_named(path)) in SPLITS:
-                return {split: opened["train"]}
+            opened = self.read_source()
+            if path.is_file() and "train" not in self.given and (split := split_of(path)):
+                rows = opened.pop("train")
+                opened.setdefault(split, rows)
             return opened
         from datasets import Dataset
 
@@ -147,7 +152,9 @@ class Questions(Text):
         seen: dict[str, int] = {}
         for i, name in enumerate(rows.column("id") if "id" in rows.columns else ()):
             if seen.setdefault(name, i) != i:
-                raise UserError(f"{rows.where(i)}: id {name!r} is also that of row {seen[name] + 1}; ids must differ.")
+                raise UserError(
+                    f"{rows.where(i)}: id {name!r} is also that of {rows.where(seen[name])}; ids must differ."
+                )
 
     def _locate(self, rows: Rows) -> list[list[Gold] | None]:
         """The answers of each row, those first that its context has; what was wrong is counted and reported."""

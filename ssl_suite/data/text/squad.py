@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.common.files import columns_of, read_rows, read_utf8
+from ssl_suite.data.common.files import PLAIN, Form, columns_of, read_rows, read_utf8, suffix_of
 from ssl_suite.data.common.source import Rows
 
 
@@ -19,22 +19,23 @@ class Gold(NamedTuple):
     start: int
 
 
-def read_questions(path: Path) -> dict[str, list[Any]]:
+def read_questions(path: Path, form: Form = PLAIN) -> dict[str, list[Any]]:
     """Reads a file of questions as columns id, question, context and answers ({"text": [...], "answer_start": [...]}).
 
     Args:
         path: SQuAD's JSON, CMRC 2018's older JSON, or a jsonl, json, csv or tsv table with these columns.
+        form: of a csv or tsv file.
 
     Raises:
         UserError: it is a folder without files named after splits, is no JSON, or an entry lacks something.
     """
     if path.is_dir():
         raise UserError(f"{path} holds no file named after a split (train-v1.1.json, dev.json, test.parquet, ...).")
-    if path.suffix == ".json":
+    if suffix_of(path) == ".json":
         text = read_utf8(path)
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             content = None
             if text.lstrip().startswith("{") and "\n{" not in text.strip():  # not one object a line either
                 raise UserError(f"{path} is not JSON ({error}); mend it or fetch it again.") from None
@@ -42,7 +43,7 @@ def read_questions(path: Path) -> dict[str, list[Any]]:
             return columns_of([row for i, a in enumerate(content["data"]) for row in _article(f"{path}, data[{i}]", a)])
         if isinstance(content, list) and content and isinstance(content[0], dict) and "context_text" in content[0]:
             return columns_of([row for i, entry in enumerate(content) for row in _old_cmrc(f"{path}, [{i}]", entry)])
-    return columns_of(read_rows(path))
+    return columns_of(read_rows(path, form))
 
 
 def _article(place: str, article: Any) -> list[dict[str, Any]]:

@@ -82,6 +82,7 @@ class Text(SourceData):
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
         cache_features: keep frozen features on disk.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
     modality = "text"
@@ -107,6 +108,7 @@ class Text(SourceData):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         cache_features: bool = True,
+        **files: Any,
     ) -> None:
         super().__init__(
             source,
@@ -117,6 +119,7 @@ class Text(SourceData):
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             cache_features=cache_features,
+            **files,
         )
         within("data.vocab_size", vocab_size, low=1, whole=True)
         within("data.max_length", max_length, low=2, whole=True)
@@ -222,13 +225,8 @@ class Text(SourceData):
         """Where a split's token file is kept, once the data are served; another text or tokenizer has another."""
         assert self.tokenizer is not None
         unit = "sentences" if self.pairs else "documents"
-        made_from = (
-            VERSION,
-            self.rows[split].fingerprint,
-            self.input_column,
-            tokenizer_hash(self.tokenizer).hex(),
-            unit,
-        )
+        tokenizer = tokenizer_hash(self.tokenizer).hex()
+        made_from = (VERSION, self.rows[split].fingerprint, self.input_column, tokenizer, unit)
         key = hashlib.sha256("|".join(map(str, made_from)).encode()).hexdigest()
         return default_cache() / "tokens" / f"{key[:24]}.tokens"
 
