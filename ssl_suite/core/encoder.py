@@ -25,11 +25,14 @@ class Encoded:
         states: `num_states` tensors (B, T, D); the last is the output, the first the input embedding.
         mask: (B, T) True = real.
         pooled: (B, D), the encoder's own summary of the sequence.
+        means: (B, D) for each state, what stands for its mean over time where its positions average to nothing, because
+            each input was normalised along them; None: their mean is meant.
     """
 
     states: tuple[Tensor, ...]
     mask: Tensor
     pooled: Tensor
+    means: tuple[Tensor, ...] | None = None
 
 
 class Encoder(nn.Module):

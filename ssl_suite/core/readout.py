@@ -11,6 +11,11 @@ from ssl_suite.core.errors import UserError, nearest
 READOUTS = ("last", "cls", "mean", "weighted_sum", "layer:K")
 
 
+NOISE = 1e-4
+"""Deviations of features, relative to the size of their state, that float32's rounding errors reach: frames of speech
+that were normalised to mean 0 and projected have had means of up to 1e-5."""
+
+
 class Readout(nn.Module):
     """Turns `Encoded` into what a head reads, in two steps.
 
@@ -45,26 +50,33 @@ class Readout(nn.Module):
         self.register_buffer("scale", torch.ones(states, encoder.dim), persistent=standardize)
 
     def fit(self, values: Tensor) -> None:
-        """Measures mean and deviation of each feature of (N, S, D) frozen states; constant features become 0."""
+        """Measures mean and deviation of each feature of (N, S, D) frozen states; constant features become 0.
+
+        Constant is what deviates by less than `NOISE` times the root mean square of its state: rounding errors.
+        """
         deviation, mean = torch.std_mean(values, 0, correction=0)
+        size = values.square().mean((0, 2)).sqrt()[:, None]  # (S, 1)
         self.shift.copy_(mean)
-        self.scale.copy_(torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation.clamp(min=1e-12), 0))
+        self.scale.copy_(torch.where(deviation > NOISE * size, 1 / deviation.clamp(min=1e-12), 0))
 
     def select(self, encoded: Encoded) -> Encoded:
         """Keeps only the states (and, without a time axis, only the vectors) that `forward` needs."""
-        states = encoded.states
+        chosen = slice(-1, None)
         if self.kind == "layer":
-            states = (states[self.layer],)
-        elif self.kind != "weighted_sum":
-            states = (states[-1],)
+            chosen = slice(self.layer, self.layer + 1)
+        elif self.kind == "weighted_sum":
+            chosen = slice(None)
+        states = encoded.states[chosen]
         if self.sequence:
             return Encoded(states, encoded.mask, encoded.pooled)
         if self.kind == "last":
             vectors = [encoded.pooled]
         elif self.kind == "cls":
             vectors = [states[0][:, 0]]
+        elif encoded.means is not None:
+            vectors = list(encoded.means[chosen])
         else:
-            vectors = [masked_mean(s, encoded.mask) for s in states]
+            vectors = [_mean(s, encoded.mask) for s in states]
         return Encoded(
             tuple(v[:, None] for v in vectors), encoded.mask.new_ones(len(encoded.pooled), 1), encoded.pooled
         )
@@ -76,3 +88,9 @@ class Readout(nn.Module):
             return states[0], mask
         gain = self.scale if self.weights is None else self.weights.softmax(0)[:, None] * self.scale  # (S, D)
         return sum(g * s for g, s in zip(gain, states, strict=True)) - (gain * self.shift).sum(0), mask
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real positions, but 0 below 1e-5 of the root mean square of all: rounding errors stay small."""
+    mean, size = masked_mean(states, mask), masked_mean(states.square(), mask).mean(1, keepdim=True).sqrt()
+    return torch.where(mean.abs() > 1e-5 * size, mean, 0)

@@ -33,7 +33,9 @@ class RawPixels(Encoder):
 
 
 class Fbank(Encoder):
-    """Normalised log-mel frames, SUPERB's FBANK row; pooled: the mean raw log-mel frame.
+    """Log-mel frames, SUPERB's FBANK row: normalised along time; where they are averaged, the mean raw frame.
+
+    Normalised frames average to zero, of which only rounding errors would be left (as in SUPERB's own FBANK row).
 
     Args:
         mels: number of channels.
@@ -52,7 +54,8 @@ class Fbank(Encoder):
         frames, mask = self.frontend(batch)
         energies = (self.frontend.mel(batch.wave) + 1e-6).log().transpose(1, 2)
         means = masked_mean(energies, lengths_to_mask(batch.lengths // HOP + 1, energies.shape[1]))
-        return Encoded((frames,), mask, means.repeat(1, self.frontend.stack))
+        means = means.repeat(1, self.frontend.stack)
+        return Encoded((frames,), mask, means, (means,))
 
 
 class BagOfWords(TextEncoder):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import text_batch, tiny_text_encoder
+from tiny import speech_batch, text_batch, tiny_text_encoder
 
 from ssl_suite.core.encoder import Encoded, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.readout import Readout
+from ssl_suite.encoders.simple import Fbank
 
 
 @pytest.fixture
@@ -52,6 +53,63 @@ def test_each_readout_takes_what_its_name_says(encoder: object, encoded: Encoded
     torch.testing.assert_close(read("layer:1"), masked_mean(encoded.states[1], encoded.mask))
     along = Readout("layer:1", encoder, sequence=True)  # type: ignore[arg-type]
     assert torch.equal(along(along.select(encoded))[0], encoded.states[1])
+
+
+def normalised_frames(n: int = 40, dim: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames with mean 0 over time in every utterance and channel, as after CMVN, and their mask."""
+    lengths = torch.randint(20, 90, (n,))
+    mask = torch.arange(90)[None] < lengths[:, None]
+    frames = torch.randn(n, 90, dim) - 8
+    frames = (frames - masked_mean(frames, mask)[:, None]) * mask[..., None]
+    return frames, mask
+
+
+class Given(torch.nn.Module):
+    """Stands for an encoder."""
+
+    num_states, dim = 2, 12
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_the_mean_of_normalised_frames_is_not_blown_up(projected: bool) -> None:
+    """A head would read rounding errors as features of deviation 1."""
+    frames, mask = normalised_frames()
+    if projected:
+        frames = torch.nn.functional.linear(frames, torch.randn(12, 12) / 3, torch.rand(12) - 0.5)
+    levels = torch.randn(40, 1, 12)
+    readout = Readout("weighted_sum", Given(), sequence=False, standardize=True)  # type: ignore[arg-type]
+    selected = readout.select(Encoded((frames.detach(), frames.detach() + levels), mask, frames[:, 0].detach()))
+    values = torch.stack(selected.states, 2)[:, 0]
+    assert values[:, 0].std(0).max() < 1e-5
+    readout.fit(values)
+    assert (readout.scale[0] == 0).all()
+    assert (readout.scale[1] > 0).all()
+    features, _ = readout(selected)
+    torch.testing.assert_close(features[:, 0] * 2, (levels[:, 0] - levels.mean(0)) / levels.std(0, correction=0))
+
+
+def test_small_but_real_deviations_are_scaled_up() -> None:
+    """Relative to its state's size a feature of 1 / 1000 is no rounding error, nor is a state of small numbers."""
+    readout = Readout("last", Given(), sequence=False, standardize=True)  # type: ignore[arg-type]
+    values = torch.randn(500, 1, 12)
+    values[:, :, 0] = 3 + 1e-3 * values[:, :, 0]
+    values[:, :, 1] = 7.0
+    for size in (1.0, 1e-6, 1e6):
+        readout.fit(values * size)
+        assert (readout.scale[0, 1], (readout.scale > 0).sum()) == (0, 11)
+        scaled = (values * size - readout.shift) * readout.scale
+        deviations = scaled.std(0, correction=0)[0, [0, *range(2, 12)]]
+        torch.testing.assert_close(deviations, torch.ones(11), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("name", ["last", "mean", "weighted_sum", "layer:0"])
+def test_every_readout_of_log_mel_frames_reads_their_level(name: str) -> None:
+    """Their positions are normalised: averaged, only the frames before that say something."""
+    batch, encoder = speech_batch([4000, 2500, 1600]), Fbank(12)
+    readout = Readout(name, encoder, sequence=False)
+    features, _ = readout(readout.select(encoder(batch)))
+    torch.testing.assert_close(features[:, 0], encoder(batch).pooled)
+    assert features[:, 0].std(0).min() > 1e-3
 
 
 @pytest.mark.parametrize(
