@@ -10,9 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.plugins import BUILT_IN, found
+from ssl_suite.plugins import BUILT_IN, CALLBACKS, found
+from ssl_suite.recipes import recipes
 
-KINDS = {"Method": "methods", "Scorer": "tasks", "Encoder": "encoders", "Task": "tasks", "DataModule": "data"}
+KINDS = {
+    "Method": "methods",
+    "Scorer": "tasks",
+    "Encoder": "encoders",
+    "Task": "tasks",
+    "DataModule": "data",
+    "Watcher": "callbacks",
+}
 ROOT = Path(__file__).parent
 
 
@@ -21,7 +29,7 @@ class Entry:
     """One thing a user can name.
 
     Attributes:
-        kind: methods, encoders, tasks, data, samples, benchmarks or plugins.
+        kind: methods, encoders, tasks, data, callbacks, samples, recipes, benchmarks or plugins.
         name: as typed on the command line.
         summary: first line of its docstring.
         origin: ssl_suite, or the plug-in it comes from.
@@ -36,12 +44,13 @@ class Entry:
 def catalog() -> list[Entry]:
     """Everything there is."""
     files = {p: "ssl_suite" for package in BUILT_IN for p in (ROOT / package).rglob("*.py")}
+    files[ROOT / f"{CALLBACKS.replace('.', '/')}.py"] = "ssl_suite"
     for entry in found():
         files |= dict.fromkeys(_files_of(entry.value), entry.name)
     return [
         *_classes(files),
         *_samples(),
-        *_benchmarks(),
+        *_recipes(),
         *(Entry("plugins", e.name, e.value, e.name) for e in found()),
     ]
 
@@ -52,7 +61,7 @@ def select(kind: str | None) -> list[Entry]:
     Raises:
         UserError: no such kind.
     """
-    kinds = [*KINDS.values(), "samples", "benchmarks", "plugins"]
+    kinds = [*dict.fromkeys(KINDS.values()), "samples", "recipes", "benchmarks", "plugins"]
     if kind is not None and kind not in kinds:
         raise UserError(f"There is nothing called {kind!r} to list.{nearest(kind, kinds)}")
     return sorted((e for e in catalog() if kind in (None, e.kind)), key=lambda e: (kinds.index(e.kind), e.name))
@@ -109,7 +118,8 @@ def _samples() -> Iterator[Entry]:
         yield Entry("samples", f"samples:{name}", pack["description"])
 
 
-def _benchmarks() -> Iterator[Entry]:
-    for path in sorted((ROOT.parent / "configs" / "bench").glob("*.yaml")):
+def _recipes() -> Iterator[Entry]:
+    for name, path, origin in recipes():
         first = path.read_text(encoding="utf-8").split("\n")[0]
-        yield Entry("benchmarks", path.stem, first.lstrip("# "))
+        kind = "benchmarks" if name.startswith("bench/") else "recipes"
+        yield Entry(kind, name, first.lstrip("# ") if first.startswith("#") else "", origin)

@@ -22,7 +22,8 @@ OTHERS = {
     "embed": "data → a parquet file of ids and embeddings",
     "generate": "continue a prompt by a causal text encoder",
     "export": "encoder folder → a Hugging Face folder that transformers loads",
-    "list": "what there is: methods, encoders, tasks, data, samples, benchmarks, plug-ins",
+    "list": "what there is: methods, encoders, tasks, data, callbacks, samples, recipes, benchmarks, plug-ins",
+    "config": "print a recipe, to change and give back: ssl-suite config image/simclr > mine.yaml",
     "results": "rows of a results file, as a table or JSON",
     "report": "one HTML page from a folder of runs",
 }
@@ -70,7 +71,7 @@ def dispatch(arguments: list[str]) -> int:
 
         run(arguments)
         return 0
-    others = (list_, results, report, embed, generate, export, bench, prepare)
+    others = (list_, config, results, report, embed, generate, export, bench, prepare)
     {f.__name__.rstrip("_"): f for f in others}[command](rest)
     return 0
 
@@ -85,7 +86,7 @@ class Parser(argparse.ArgumentParser):
 def list_(arguments: list[str]) -> None:
     """`ssl-suite list [KIND]`."""
     parser = Parser("ssl-suite list", description=OTHERS["list"])
-    parser.add_argument("kind", nargs="?", help="methods, encoders, tasks, data, samples, benchmarks or plugins")
+    parser.add_argument("kind", nargs="?", help="methods, encoders, tasks, data, callbacks, samples, recipes, ...")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     options = parser.parse_args(arguments)
     from ssl_suite.catalog import select, to_json
@@ -102,6 +103,17 @@ def list_(arguments: list[str]) -> None:
             print(f"{kind}")
         origin = "" if entry.origin == "ssl_suite" else f"  [{entry.origin}]"
         print(f"  {entry.name:<{width}}{entry.summary}{origin}")
+
+
+def config(arguments: list[str]) -> None:
+    """`ssl-suite config RECIPE`."""
+    parser = Parser("ssl-suite config", description=OTHERS["config"])
+    parser.add_argument("recipe", help="as -c takes it: image/simclr, or a file")
+    from ssl_suite.recipes import find, read
+
+    path = find(parser.parse_args(arguments).recipe)
+    read(path)
+    print(path.read_text(encoding="utf-8"), end="")
 
 
 def results(arguments: list[str]) -> None:
@@ -226,7 +238,7 @@ def export(arguments: list[str]) -> None:
 def bench(arguments: list[str]) -> None:
     """`ssl-suite bench -c FILE`."""
     parser = Parser("ssl-suite bench", description=OTHERS["bench"])
-    parser.add_argument("-c", "--config", type=Path, required=True, help="a benchmark, as in configs/bench/")
+    parser.add_argument("-c", "--config", required=True, help="a benchmark: bench/quickstart, or a file")
     parser.add_argument("--out", type=Path, help="folder for runs, results and report; default: runs/NAME")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these encoders")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of the benchmark's own")
@@ -235,12 +247,14 @@ def bench(arguments: list[str]) -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of all tasks")
     options = parser.parse_args(arguments)
     from ssl_suite.bench.runner import run_benchmark
+    from ssl_suite.recipes import find
 
     for setting in options.set:
         if "=" not in setting:
             parser.error(f"--set wants NAME=VALUE, not {setting!r}")
     settings = dict(setting.split("=", 1) for setting in options.set)
-    run_benchmark(options.config, options.out, options.only, options.seeds, options.encoders, settings, options.tasks)
+    path = find(options.config)
+    run_benchmark(path, options.out, options.only, options.seeds, options.encoders, settings, options.tasks)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def explain(error: BaseException, classes: Iterable[str], options: Iterable[str]
     if found := _last(r"Expected a dot import path string: (\S+)", text) or _last(
         r"Given value: (\w+)$", text if "class_path" in text and "Problem with" not in text else ""
     ):
-        return f"There is no class {found!r}.{nearest(found, classes)}"
+        return f"There is no class {found!r}.{nearest(found, classes) or ' `ssl-suite list` shows what there is.'}"
     if match := re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         return _wrong_option(".".join(match[-1]), text)
     if found := _last(r"Option '([\w.]+)' is not accepted", text):
@@ -41,18 +41,20 @@ def explain(error: BaseException, classes: Iterable[str], options: Iterable[str]
         return _wrong_option(found, text)
     if found := _last(r"[Uu]nrecognized arguments: ([^\s=]+)", text):
         name = found.lstrip("-")
-        return f"There is no option --{name}.{nearest(name, options)}"
+        return f"There is no {'option ' if found[:1] == '-' else ''}{found}.{nearest(name, options)}"
     if found := _last(r"the following arguments are required: (.+)", text):
         return f"{_class_name(text)} needs {found}."
     if match := re.findall(r'Parser key "([\w.]+)":\s+(?:Expected an? )(.+?)\. Got value: (.+)', text):
         key, kind, value = match[-1]
         return f"{_owner(text)}{key} is {value!r}, but must be {_readable(kind)}."
+    if choice := _union(text):
+        return choice
     if match := re.findall(r"File does not exist: '?([^']+)'?", text):
         return f"There is no file {match[0]}."
     if match := re.findall(r"No action for key \"?([\w.]+)\"?|Key '?\"?([\w.]+)'?\"? is not expected", text):
         name = next(part for part in match[0] if part)
         return f"There is no option {name}.{nearest(name, options)}"
-    return " ".join(text.split())[:300]
+    return _innermost(text)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -66,6 +68,46 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _last(pattern: str, text: str) -> str | None:
     found = re.findall(pattern, text, re.MULTILINE)
     return found[-1].strip() if found else None
+
+
+def _union(text: str) -> str | None:
+    """Of the innermost option that takes several kinds of value: which, what was given, and what it may be."""
+    keys = list(re.finditer(r'Parser key "([\w.]+)":', text))
+    inner = text[keys[-1].end() :] if keys else ""
+    kinds, value = re.search(r"Subtypes: \[(.+)\]", inner), re.search(r"Given value: (.*)", inner)
+    if not kinds or not value:
+        return None
+    parts = re.findall(r"<class '([\w.]+)'>|typing\.Literal\[([^\]]+)\]|([\w.]+\[[^\]]*\]+)", kinds[1])
+    names = [name for kind, choices, other in parts for name in [*choices.replace("'", "").split(", "), kind, other]]
+    plain = [name if "[" in name else name.rpartition(".")[2] for name in dict.fromkeys(names)]
+    *first, last = [name for name in plain if name not in ("", "NoneType")]
+    wanted = f"{', '.join(first)} or {last}" if first else last
+    if last in ("TrainModule", "DataModule"):
+        wanted = "the name of a class (`ssl-suite list`), or class_path and init_args"
+    return f"{_owner(text)}{keys[-1][1]} is {value[1].strip()!r}, but must be {wanted}."
+
+
+def _innermost(text: str) -> str:
+    """The most indented line that says something, with the option or class it is about."""
+    frame = ("Parser key", "Problem with", "Does not validate", "Subtypes:", "Errors:", "Expected a", "Given value")
+    lines = [line for line in text.splitlines() if line.strip()]
+    saying = [line for line in lines if not line.strip(" -").startswith(frame)] or lines
+    deepest = max(saying, key=lambda line: len(line) - len(line.lstrip(" -")))
+    key = _last(r'Parser key "([\w.]+)":', text)
+    said = f"{_owner(text)}{f'{key}: ' if key else ''}{' '.join(deepest.strip(' -').split())}"
+    return said if len(said) < 400 else f"{said[:200]} ... {said[-190:]}"
+
+
+def of_lightning(error: BaseException) -> str | None:
+    """What Lightning itself says of the trainer's options; None for any other error."""
+    inner = error.__traceback__
+    while inner is not None and inner.tb_next is not None:
+        inner = inner.tb_next
+    where = inner.tb_frame.f_globals.get("__name__", "") if inner else ""
+    kinds = ("MisconfigurationException", "ValueError", "TypeError", "ModuleNotFoundError")
+    if type(error).__name__ not in kinds or not where.startswith(("pytorch_lightning.", "lightning_fabric.")):
+        return None
+    return " ".join(str(error).split())
 
 
 def _class_path(text: str) -> str:
@@ -87,11 +129,17 @@ def _wrong_option(name: str, text: str) -> str:
     return f"{_class_name(text)} has no option {name!r}.{nearest(name, known)}"
 
 
+def class_of(class_path: str) -> Any:
+    """The class that a resolved `class_path` names."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def parameters(class_path: str) -> set[str]:
     """Constructor parameters of a class, those of dataclasses among them as `name.field`."""
-    module, _, name = class_path.rpartition(".")
-    cls = getattr(importlib.import_module(module), name, None)
-    if cls is None:
+    try:
+        cls = class_of(class_path)
+    except (ImportError, AttributeError, ValueError):
         return set()
     found: set[str] = set()
     for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from jsonargparse import Namespace
-from jsonargparse._util import import_object
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
@@ -26,10 +25,13 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import write_text
 from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.method import Method
 from ssl_suite.core.module import Evaluation, TrainModule
 from ssl_suite.core.task import Task
-from ssl_suite.explain import explain
+from ssl_suite.explain import class_of, explain, of_lightning
+from ssl_suite.options import check_options
 from ssl_suite.plugins import load_all
+from ssl_suite.recipes import find, read
 
 NOISE = ("💡", "callbacks returned in", "TPU available", "GPU available")
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -41,6 +43,18 @@ class SuiteCLI(LightningCLI):
 
     arguments: list[str]
     checkpoint: str | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The one command that was asked for: each builds a parser of hundreds of options."""
+        return {k: v for k, v in LightningCLI.subcommands().items() if k == SuiteCLI.arguments[0]}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        if isinstance(config.trainer.callbacks, Namespace):  # one, by its short name
+            config.trainer.callbacks = [config.trainer.callbacks]
+        check_options(config, self.config.subcommand)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would read settings from the checkpoint here; ours come from the command line alone."""
@@ -73,11 +87,17 @@ class SuiteCLI(LightningCLI):
         config.trainer.default_root_dir = config.out
         check_checkpoint(config.ckpt_path)
         SuiteCLI.checkpoint = config.ckpt_path
-        is_task = str((config.get("model") or {}).get("class_path")).endswith("Finetune")
+        model = class_of(config.model.class_path) if config.get("model") else TrainModule
+        is_task = issubclass(model, Finetune)
         if is_task and config.model.init_args.get("task") is None:
             config.model.init_args.task = proposed_task(config.data)
         if self.subcommand != "fit" and not config.ckpt_path and is_task:
             raise UserError(f"{self.subcommand} needs the weights of a run: --ckpt_path RUN/checkpoints/best.ckpt.")
+        if self.subcommand == "test" and issubclass(model, Method):
+            raise UserError(
+                f"{model.__name__} pretrains, which no test split scores: judge its encoder by fit --model Finetune "
+                "--model.encoder RUN/encoder --test_after true, or see its loss with validate."
+            )
         if config.test_after and not is_task:
             raise UserError("--test_after is for Finetune; a method has no test split.")
 
@@ -139,12 +159,12 @@ class RequireTest(pl.Callback):
 
 
 class SaveConfig(pl.Callback):
-    """Writes the resolved configuration beside what it made, once model and data have agreed to start."""
+    """Writes the resolved configuration beside what it made, once the first step is due."""
 
     def __init__(self, text: str, path: Path) -> None:
         self.text, self.path = text, path
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             write_text(self.path, self.text)
 
@@ -208,7 +228,7 @@ def proposed_task(data: Any) -> Namespace:
     Raises:
         UserError: they name none.
     """
-    proposal = import_object(data.class_path).proposed_task(dict(data.init_args)) if data else None
+    proposal = class_of(data.class_path).proposed_task(dict(data.init_args)) if data else None
     if proposal is None:
         raise UserError("Finetune needs a task: --model.task Classify, Regress, Tag or another (ssl-suite list tasks).")
     kind, metrics = proposal
@@ -230,25 +250,18 @@ def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:
     )
 
 
-def check_configs(arguments: list[str]) -> None:
-    """Raises UserError for a `-c FILE` that is not there or is no YAML, naming file and line."""
-    import yaml
-
-    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, inline = option.partition("=")
-        if name not in ("-c", "--config"):
-            continue
-        path = Path(inline or value)
-        if not path.is_file():
-            raise UserError(f"There is no config file {path}.")
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            raise UserError(f"{path}{line} is not YAML ({getattr(error, 'problem', error)}); mend it.") from None
-        if not isinstance(config, dict | None):
-            raise UserError(f"{path} must hold names and values (model: ..., data: ...), not {type(config).__name__}.")
+def with_recipes(arguments: list[str]) -> list[str]:
+    """The arguments with each `-c NAME` as the file it stands for, which is a recipe and safe to read."""
+    made, follows = [], False
+    for argument in arguments:
+        option, equals, name = argument.partition("=")
+        if follows or (equals and option in ("-c", "--config")):
+            path = find(argument if follows else name)
+            read(path)
+            argument = str(path) if follows else f"{option}={path}"
+        follows = argument in ("-c", "--config")
+        made.append(argument)
+    return made
 
 
 def check_checkpoint(path: str | None) -> None:
@@ -301,7 +314,6 @@ def run(arguments: list[str]) -> SuiteCLI:
     quiet()
     load_all()
     SuiteCLI.arguments = arguments
-    check_configs(arguments)
     strict = {"exit_on_error": False, "allow_abbrev": False}
     try:
         return SuiteCLI(
@@ -313,8 +325,8 @@ def run(arguments: list[str]) -> SuiteCLI:
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
-            parser_kwargs={**strict, **dict.fromkeys(COMMANDS, strict)},
-            args=arguments,
+            parser_kwargs={**strict, arguments[0]: strict},
+            args=with_recipes(arguments),
         )
     except UserError:
         raise
@@ -322,6 +334,8 @@ def run(arguments: list[str]) -> SuiteCLI:
         if "Error(s) in loading state_dict" in str(error) and SuiteCLI.checkpoint:
             what = " ".join(str(error).partition("\n")[2].split())[:150]
             raise UserError(f"{SuiteCLI.checkpoint} is a checkpoint of another model or size: {what} ...") from error
+        if said := of_lightning(error):
+            raise UserError(f"The trainer's options: {said}") from error
         if not _is_usage(error):
             raise
         raise UserError(explain(error, class_names(), options_of(arguments))) from error
@@ -347,7 +361,7 @@ def class_names() -> set[str]:
             found.add(sub.__name__)
             walk(sub)
 
-    for base in (TrainModule, DataModule, Encoder, Task):
+    for base in (TrainModule, DataModule, Encoder, Task, pl.Callback):
         walk(base)
     return found - {"Method", "Evaluation", "Scorer", "SourceData"}
 

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 GROUP = "ssl_suite.plugins"
 BUILT_IN = ("encoders", "methods", "tasks", "data")
+CALLBACKS = "core.probes"
 
 
 def found() -> list[EntryPoint]:
@@ -18,6 +19,7 @@ def found() -> list[EntryPoint]:
 
 def load_built_in() -> None:
     """Imports every module of the suite that defines a class a recipe can name."""
+    importlib.import_module(f"ssl_suite.{CALLBACKS}")
     for package in BUILT_IN:
         root = importlib.import_module(f"ssl_suite.{package}")
         for module in pkgutil.walk_packages(root.__path__, f"ssl_suite.{package}."):

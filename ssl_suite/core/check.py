@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.errors import UserError
 
 
 def within(
@@ -41,7 +41,7 @@ def within(
     ):
         return
     bounds = [
-        f"{word} {bound:g}"
+        f"{word} {bound if isinstance(bound, int) else format(bound, 'g')}"
         for word, bound in (("at least", low), ("above", above), ("at most", high), ("below", below))
         if bound is not None
     ]
@@ -52,4 +52,4 @@ def within(
 def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raises UserError unless `value` is one of `choices`; the command line checks types, Python does not."""
     if value not in choices:
-        raise UserError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.{nearest(str(value), choices)}")
+        raise UserError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST = 20
+"""Names that a sentence lists."""
+
 
 class UserError(Exception):
     """A mistake the user can mend; the command line prints it as one line and exits with code 2."""
@@ -15,10 +18,10 @@ class BadItem(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns `` Did you mean X?``, or the list of what there is when nothing resembles `name`."""
+    """Returns `` Did you mean X?``, or the list of what there is, unless long, when nothing resembles `name`."""
     known = sorted(set(known))
     lower = {k.lower(): k for k in known}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {lower[close[0]]}?"
-    return f" There is: {', '.join(known)}." if known else ""
+    return f" There is: {', '.join(known)}." if 0 < len(known) <= MOST else ""

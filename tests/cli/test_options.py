@@ -29,6 +29,10 @@ def pretrain(method: str, sources: dict[str, str], out: Path) -> list[str]:
     return ["fit", *model, f"--data.source={sources[modality]}", *QUICK, f"--out={out}"]
 
 
+def nothing_in(out: Path) -> bool:
+    return not [path for path in out.rglob("*") if path.is_file()]
+
+
 def number(name: str, value: str, kind: str, option: str = "") -> tuple[str, str]:
     """An option out of its range, and its sentence."""
     return f"--{option or name}={value}", f"{name} is {value.lstrip('.')}, but must be {kind}."
@@ -113,3 +117,154 @@ DATA_OPTIONS = [
 def test_data(method: str, option: str, sentence: str, fails: Fails, sources: dict[str, str], out: Path) -> None:
     assert fails(*pretrain(method, sources, out), option) == sentence
     assert not out.exists()
+
+
+TRAINER = [
+    number("trainer.max_epochs", "-2", f"{WHOLE} -1"),
+    number("trainer.max_steps", "-5", f"{WHOLE} -1"),
+    ("--trainer.max_epochs=-1", "trainer.max_epochs is -1, without end"),
+    ("--trainer.max_epochs=0", "trainer.max_epochs is 0: nothing would be trained"),
+    ("--trainer.max_steps=0", "trainer.max_steps is 0: nothing would be trained"),
+    ("--trainer.limit_train_batches=0", "trainer.limit_train_batches is 0: nothing would be trained"),
+    number("trainer.limit_train_batches", "-1", "a number at least 0"),
+    number("trainer.limit_train_batches", "1.5", "a number at least 0 and at most 1"),
+    number("trainer.limit_val_batches", "-3", "a number at least 0"),
+    number("trainer.limit_test_batches", "2.5", "a number at least 0 and at most 1"),
+    number("trainer.overfit_batches", "-1", "a number at least 0"),
+    number("trainer.accumulate_grad_batches", "0", f"{WHOLE} 1"),
+    number("trainer.accumulate_grad_batches", "-1", f"{WHOLE} 1"),
+    number("trainer.val_check_interval", "0", "a number above 0"),
+    number("trainer.val_check_interval", "1.5", "a number above 0 and at most 1"),
+    ("--trainer.val_check_interval=1000", "`val_check_interval` (1000) must be less than or equal to the number"),
+    number("trainer.check_val_every_n_epoch", "0", f"{WHOLE} 1"),
+    number("trainer.log_every_n_steps", "-1", f"{WHOLE} 0"),
+    number("trainer.num_sanity_val_steps", "-2", f"{WHOLE} -1"),
+    number("trainer.gradient_clip_val", "-1", "a number at least 0"),
+    ("--trainer.gradient_clip_algorithm=foo", "Allowed algorithms: ['value', 'norm']"),
+    number("trainer.fast_dev_run", "-1", f"{WHOLE} 0"),
+    number("trainer.num_nodes", "0", f"{WHOLE} 1"),
+    number("trainer.devices", "0", f"{WHOLE} 1"),
+    ("--trainer.devices=999", "trainer.devices is 999, but this machine has"),
+    ("--trainer.devices=x", "`devices` selected with `CPUAccelerator` should be an int > 0."),
+    ("--trainer.accelerator=quantum", "trainer.accelerator: there is no 'quantum'. There is: auto, cpu, cuda, gpu,"),
+    ("--trainer.strategy=ddpp", "trainer.strategy: there is no 'ddpp'. Did you mean ddp?"),
+    ("--trainer.strategy=", "trainer.strategy: there is no ''."),
+    ("--trainer.precision=17", "trainer.precision is '17', but must be 64, 32, 16, transformer-engine,"),
+    ("--trainer.precision=bf17-mixed", "trainer.precision is 'bf17-mixed', but must be 64, 32, 16,"),
+    ("--trainer.deterministic=foo", "trainer.deterministic is 'foo', but must be bool or warn."),
+    ("--trainer.max_time=soon", "is not a valid duration. Expected a string in the format DD:HH:MM:SS."),
+    ("--trainer.profiler=foo", "it can only be one of ['simple', 'advanced', 'pytorch', 'xla']"),
+    ("--trainer.callbacks=KNM", "There is no class 'KNM'. Did you mean KNN?"),
+    ("--trainer.callbacks={class_path: KNN, init_args: {k: 0}}", "KNN.k is 0, but must be a whole number at least 1."),
+    ("--trainer.callbacks={class_path: KNN, init_args: {every: 0}}", "KNN.every is 0, but must be a whole number"),
+    ("--trainer.callbacks={class_path: OnlineProbe, init_args: {lr: -1}}", "OnlineProbe.lr is -1.0, but must be a"),
+    ("--trainer=3", "trainer: Unable to load config '3'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "sentence"), TRAINER)
+def test_trainer(option: str, sentence: str, fails: Fails, sources: dict[str, str], out: Path) -> None:
+    assert sentence in fails(*pretrain("SimCLR", sources, out), option)
+    assert nothing_in(out)
+
+
+def test_a_gpu_that_is_not_there(
+    fails: Fails, sources: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("cuda", "backends.mps"):
+        monkeypatch.setattr(f"torch.{part}.is_available", lambda: False)
+    message = fails(*pretrain("SimCLR", sources, out), "--trainer.accelerator=gpu")
+    assert message == "trainer.accelerator is gpu, but torch sees no GPU; take --trainer.accelerator cpu."
+    assert not out.exists()
+
+
+RUN = [
+    number("seed_everything", "-1", f"{WHOLE} 0 and at most 4294967295"),
+    number("seed_everything", "99999999999", f"{WHOLE} 0 and at most 4294967295"),
+    ("--seed_everything=x", "seed_everything is 'x', but must be bool or int."),
+    ("--seed_everything=false", "seed_everything is False, but must be a whole number"),
+    ("--out=", "--out is empty; name a folder, or leave the option out."),
+    ("--results=", "--results is empty; name a file, or leave the option out."),
+    ("--results={folder}", "{folder} is a folder; name a file in it: {folder}/results.sqlite."),
+    ("--results={file}", "{file} is no results file; name another one, this one stays as it is."),
+    ("--results={file}/results.sqlite", "{file} is a file; name a folder."),
+    ("--out={file}/run", "{file} is a file; name a folder."),
+    ("--task_name=", "--task_name is empty; name one, or leave the option out."),
+    ("--role=foo", "--role is 'foo', but must be one of simple, random, ssl, supervised."),
+    ("--split=test", "--split is for predict; fit reads its own."),
+    ("--ckpt_path=", "--ckpt_path is empty; name one, or leave the option out."),
+    ("--ckpt_path={folder}", "{folder} is not a readable checkpoint"),
+    ("--matmul=foo", "matmul is 'foo', but must be one of highest, high, medium."),
+    ("--compile=foo", "compile is 'foo', but must be bool."),
+    ("--test_after=true", "--test_after is for Finetune; a method has no test split."),
+    ("--data.source=", "data.source is empty; name one, or leave the option out."),
+    ("--data.target=", "data.target is empty; name one, or leave the option out."),
+    ("--data.column=", "has no column ''. There is: id, image, label."),
+    ("--data.where=3", "Images: where is '3', but must be dict[str, str]."),
+    ("--data.where={{label: 99}}", "Images: where is \"{{'label': 99}}\", but must be dict[str, str]."),
+    ("--data.labels=3.5", "Images: labels is '3.5', but must be int."),
+    ("--data.in_memory=foo", "Images: in_memory is 'foo', but must be bool."),
+    ("--data.augment=foo", "Images: augment is 'foo', but must be one of batched, pil."),
+    ("--data.on_error=foo", "Images: on_error is 'foo', but must be one of raise, skip."),
+    ("--data.view={{flop: 1}}", "View has no option 'flop'. Did you mean flip?"),
+    ("--data.view=3", "There is no class '3'. `ssl-suite list` shows what there is."),
+    ("--data=", "data is '', but must be the name of a class (`ssl-suite list`), or class_path and init_args."),
+    ("--model=", "model is '', but must be the name of a class (`ssl-suite list`), or class_path and init_args."),
+    ("--model.optim=3", "SimCLR: optim: Unable to load config '3'"),
+    ("--model.optim.betas=[0.9]", "SimCLR: optim.betas is '[0.9]', but must be tuple with 2 elements."),
+    ("--model.encoder=3", "No encoder folder '3', and it is no encoder class and no URI"),
+    ("--model.encoder={{class_path: ImageEncoder, init_args: {{name: resnet19}}}}", "Did you mean resnet18?"),
+    ("--model.encoder={{class_path: ImageEncoder, init_args: {{image_size: x}}}}", "image_size is 'x', but must be"),
+    ("--model.encoder={{class_path: ImageEncoder, init_args: {{nam: x}}}}", "ImageEncoder has no option 'nam'."),
+    ("--model.encoder.width=x", "ImageEncoder: width is 'x', but must be int."),
+    ("--foo=1", "There is no option --foo."),
+    ("foo", "There is no foo."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "sentence"), RUN)
+def test_run(option: str, sentence: str, fails: Fails, sources: dict[str, str], out: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("words")
+    places = {"folder": tmp_path / "folder", "file": tmp_path / "file"}
+    assert sentence.format(**places) in fails(*pretrain("SimCLR", sources, out), option.format(**places))
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["file"]
+
+
+TASKS = [
+    ("Classify", *number("task.hidden", "-1", f"{WHOLE} 0", "model.task.hidden")),
+    ("Classify", *number("task.dropout", "1.0", "a number at least 0 and below 1", "model.task.dropout")),
+    ("Classify", *number("task.dropout", "-0.1", "a number at least 0 and below 1", "model.task.dropout")),
+    ("Classify", "--model.task.metrics=[acuracy]", "metrics"),
+    ("Regress", *number("task.dropout", "1.5", "a number at least 0 and below 1", "model.task.dropout")),
+    ("Tag", *number("task.hidden", "-8", f"{WHOLE} 0", "model.task.hidden")),
+    ("CTC", *number("task.hidden", "-8", f"{WHOLE} 0", "model.task.hidden")),
+    ("Span", *number("task.max_tokens", "0", f"{WHOLE} 1", "model.task.max_tokens")),
+    ("Span", *number("task.n_best", "0", f"{WHOLE} 1", "model.task.n_best")),
+    ("Classify", "--model.readout=lats", "No readout 'lats'. Did you mean last?"),
+    ("Classify", "--model.readout=", "No readout ''. There is: cls, last, layer:K, mean, weighted_sum."),
+    ("Classify", "--model.readout=layer:9", "Readout 'layer:9': this encoder has layers 0 to 0."),
+    ("Tag", "--model.readout=mean", "Readout 'mean' has no time axis"),
+    ("Classify", "--model.mode=probing", "Finetune: mode is 'probing', but must be one of probe, finetune."),
+    ("Clasify", "--data.labels=4", "There is no class 'Clasify'. Did you mean Classify?"),
+    ("Classify", "--data.labels=100000", "labels: 100000 asked, "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "option", "sentence"), TASKS)
+def test_tasks(task: str, option: str, sentence: str, fails: Fails, sources: dict[str, str], out: Path) -> None:
+    model = ["--model=Finetune", f"--model.encoder={ENCODERS['image']}", f"--model.task={task}"]
+    data = [*DATA["image"], f"--data.source={sources['image']}"]
+    assert sentence in fails("fit", *model, *data, *QUICK, f"--out={out}", option)
+    assert nothing_in(out)
+
+
+def test_a_method_has_no_test_split(fails: Fails, sources: dict[str, str], out: Path) -> None:
+    message = fails("test", *pretrain("SimCLR", sources, out)[1:])
+    assert message.startswith("SimCLR pretrains, which no test split scores: judge its encoder by fit --model Finetune")
+    assert not out.exists()
+
+
+def test_options_of_another_command(fails: Fails, sources: dict[str, str], out: Path) -> None:
+    message = fails("validate", *pretrain("SimCLR", sources, out)[1:], "--test_after=true")
+    assert message == "--test_after is for fit; validate scores or answers what it is given."

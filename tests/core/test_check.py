@@ -46,6 +46,6 @@ def test_the_sentence_says_both_bounds() -> None:
 
 
 def test_a_name_from_python_is_checked_too() -> None:
-    with pytest.raises(UserError, match=r"^how is 'adamx', but must be one of adamw, sgd\. Did you mean adamw\?$"):
+    with pytest.raises(UserError, match=r"^how is 'adamx', but must be one of adamw, sgd\.$"):
         one_of("how", "adamx", ("adamw", "sgd"))
     one_of("how", "sgd", ("adamw", "sgd"))
