@@ -126,7 +126,7 @@ class DataModule(pl.LightningDataModule):
         self.predict_split: str | None = None
         self.request: Request | None = None
         self.skipped = Skipped()
-        self._features: dict[str, Features] = {}
+        self._features: dict[tuple[str, str], Features] = {}
         self._frozen: tuple[Callable[[Batch], Encoded], str] | None = None
 
     # What a subclass gives -------------------------------------------------------------------------------------
@@ -198,7 +198,11 @@ class DataModule(pl.LightningDataModule):
     # What every data module does -------------------------------------------------------------------------------
 
     def serve(self, request: Request) -> None:
-        """Called by a model's `setup`: tells the data what is wanted. The same request again changes nothing."""
+        """Called by a model's `setup`: tells the data what is wanted. The same request again changes nothing.
+
+        Raw inputs are served from now on, until `use_features`: another model may have asked for its own.
+        """
+        self._frozen = None
         if not self._served(request):
             self._features.clear()
             self.skipped.clear()
@@ -240,10 +244,10 @@ class DataModule(pl.LightningDataModule):
 
     def features(self, split: str) -> Features:
         """The frozen features of a split with its targets."""
-        if split not in self._features:
+        assert self._frozen is not None
+        encode, key = self._frozen
+        if (key, split) not in self._features:
             self._expect(split)
-            assert self._frozen is not None
-            encode, key = self._frozen
             full_key = f"{key}|{self.fingerprint(split)}|{split}" + "|skip" * (self.on_error == "skip")
             folder = default_cache() / "features" if self.cache_features else None
             stored = cached(full_key, lambda: compute(self._raw_loader(split), encode), folder)
@@ -252,8 +256,8 @@ class DataModule(pl.LightningDataModule):
             for lost in set(range(self.size(split))).difference(kept):  # when they were computed, maybe in another run
                 self.skipped.add(split, lost)
             targets = [self.target(split, i) for i in kept] if self.has_targets(split) else []
-            self._features[split] = Features(**stored, targets=targets)
-        return self._features[split]
+            self._features[key, split] = Features(**stored, targets=targets)
+        return self._features[key, split]
 
     def target(self, split: str, index: int) -> torch.Tensor:
         """The target of one item, without reading its input."""

@@ -53,7 +53,9 @@ class Finetune(Evaluation):
         self.scores = nn.ModuleDict()  # metrics of each split
         self.readout = Readout(readout, self.encoder, task.sequence, standardize and mode == "probe")
         if mode == "probe":
-            self.encoder.requires_grad_(False).eval()
+            self.encoder.freeze()
+        else:
+            self.encoder.thaw()  # a probe may have had it before
 
     @property
     def main(self) -> str:
@@ -82,11 +84,14 @@ class Finetune(Evaluation):
         if self.mode == "probe":
             device = self.trainer.strategy.root_device
             self.encoder.to(device)
-            self.data.use_features(
-                self._select, f"{fingerprint(self.encoder)}|{self.readout.name}|{self.task.sequence}"
-            )
+            self.data.use_features(self._select, self._features_key(device))
             if self.readout.standardize and stage == "fit":
                 self.readout.fit(self.data.features("train").values)
+
+    def _features_key(self, device: torch.device) -> str:
+        """All that determines what `_select` gives for a batch."""
+        precision = f"{device.type} {self.trainer.precision} {torch.get_float32_matmul_precision()}"
+        return f"{fingerprint(self.encoder)}|{self.readout.name}|{self.task.sequence}|{precision}"
 
     def configure_model(self) -> None:
         if self.mode == "probe" and isinstance(self.trainer.strategy, FSDP2):

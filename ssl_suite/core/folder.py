@@ -57,7 +57,9 @@ def save_encoder(
         weights: `stored_weights` of the encoder, where they had to be gathered from other ranks first.
     """
     folder = Path(folder)
-    config = {"class": type(encoder).__name__, "arguments": encoder.config, "preprocess": encoder.preprocess}
+    config = {"class": type(encoder).__name__, "arguments": encoder.config}
+    if encoder.preprocess:
+        config["preprocess"] = encoder.preprocess
     with replacing(folder, is_encoder_folder) as temporary:
         temporary.mkdir()
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -13,6 +13,7 @@ import torch
 from cli_recipes import DATA, ENCODERS, QUICK
 
 from ssl_suite.cli import main
+from ssl_suite.core.folder import write_manifest
 
 Fails = Callable[..., str]
 SIMCLR = ["fit", "--model=SimCLR", f"--model.encoder={ENCODERS['image']}", *DATA["image"], *QUICK]
@@ -259,6 +260,7 @@ def test_a_damaged_encoder_folder(
         weights.write_bytes(weights.read_bytes()[:-100])
     elif damage == "class":
         config.write_text(config.read_text().replace("ImageEncoder", "ImageEncodr"))
+        write_manifest(bad)
     else:
         shutil.rmtree(bad)
     probe = ["fit", "--model=Finetune", f"--model.encoder={bad}", "--model.task=Classify"]

@@ -14,6 +14,8 @@ import pytest
 from cli_recipes import DATA, QUICK
 
 from ssl_suite.bench.store import Store
+from ssl_suite.core.folder import save_encoder, write_manifest
+from ssl_suite.encoders.simple import RawPixels
 
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"
 
@@ -78,6 +80,8 @@ def test_a_run_with_classes_of_a_plugin_and_a_broken_one_beside(
 
 
 def test_without_the_plugin_its_encoder_is_named_as_unknown(fails: Callable[..., str], tmp_path: Path) -> None:
+    save_encoder(RawPixels(), tmp_path)
     (tmp_path / "config.json").write_text('{"class": "TinyConv", "arguments": {}}')
+    write_manifest(tmp_path)
     message = fails("embed", str(tmp_path), "samples:digits", f"--out={tmp_path / 'e.parquet'}")
     assert message.startswith("'TinyConv' is not an encoder class known here.")

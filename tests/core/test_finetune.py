@@ -83,6 +83,64 @@ def test_cached_features_are_read_from_disk_and_damage_is_mended(
         assert len(Counted.seen) == expected
 
 
+def test_features_are_computed_anew_for_another_precision(
+    counted: Counted, image_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_suite.core.features._memory", {})
+    monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
+    before = torch.get_float32_matmul_precision()
+    try:
+        for number, precision in enumerate(("highest", "high"), 1):
+            torch.set_float32_matmul_precision(precision)
+            trainer(tmp_path, epochs=1).fit(Finetune(counted, Classify()), images(image_folder))
+            assert len(Counted.seen) == 19 * number
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_every_readout_has_features_of_its_own(
+    cache: bool, speech_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_suite.core.features._memory", {})
+    monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
+    encoder = tiny_speech_encoder()
+    seen: dict[str, torch.Tensor] = {}
+    for readout in ("mean", "layer:0", "layer:1", "weighted_sum"):
+        data = Speech(speech_folder, batch_size=4, cache_features=cache)
+        trainer(tmp_path, epochs=1).fit(Finetune(encoder, Classify(), readout), data)
+        seen[readout] = data.features("train").values  # (N, S, D)
+    assert torch.equal(seen["layer:0"][:, 0], seen["weighted_sum"][:, 0])
+    assert torch.equal(seen["layer:1"][:, 0], seen["weighted_sum"][:, 1])
+    assert torch.equal(seen["mean"][:, 0], seen["weighted_sum"][:, -1])
+    assert not torch.equal(seen["layer:0"], seen["layer:1"])
+
+
+def test_one_data_module_serves_each_model_what_that_one_asked_for(image_folder: str, tmp_path: Path) -> None:
+    def learned(mode: Any, width: int, data: Images) -> dict[str, torch.Tensor]:
+        pl.seed_everything(width)
+        model = Finetune(tiny_image_encoder(width=width), Classify(), mode=mode, optim=Optim(lr=1e-2))
+        run = trainer(tmp_path)
+        run.fit(model, data)
+        run.test(model, data, verbose=False)
+        return {**model.state_dict(), **run.callback_metrics}
+
+    shared = images(image_folder)
+    for mode, width in (("probe", 4), ("probe", 6), ("finetune", 4), ("probe", 4), ("finetune", 6)):
+        assert differing(learned(mode, width, shared), learned(mode, width, images(image_folder))) == [], (mode, width)
+
+
+def test_finetuning_what_was_probed_trains_all_of_it(image_folder: str, tmp_path: Path) -> None:
+    encoder, data = tiny_image_encoder(), images(image_folder)
+    encoder.net.bn1.weight.requires_grad_(False)  # by its owner, who keeps it so
+    trainer(tmp_path, 1).fit(Finetune(encoder, Classify()), data)
+    Finetune(encoder, Classify())
+    before = {k: v.clone() for k, v in encoder.named_parameters()}
+    trainer(tmp_path, 1).fit(Finetune(encoder, Classify(), mode="finetune", optim=Optim(lr=1e-2)), data)
+    assert [k for k, v in encoder.named_parameters() if torch.equal(v, before[k])] == ["net.bn1.weight"]
+    assert encoder.training
+
+
 def test_probe_leaves_every_weight_and_statistic_of_the_encoder(image_folder: str, tmp_path: Path) -> None:
     encoder = tiny_image_encoder()
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
