@@ -161,6 +161,9 @@ def prepare(arguments: list[str]) -> None:
         part.add_argument("--source", required=True, help="as data.source: samples:NAME, a folder, a file, or hf:NAME")
         part.add_argument("--column", default="text", help="of the text")
         part.add_argument("--vocab_size", type=int, default=8192, help="most entries of a tokenizer to train")
+        part.add_argument(
+            "--cased", action=argparse.BooleanOptionalAction, help="keep capitals (default: not in wordpiece)"
+        )
     kinds = ("wordpiece", "bpe", "unigram", "char", "byte")
     tokenizer.add_argument("--kind", choices=kinds, default="wordpiece")
     tokenizer.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json")

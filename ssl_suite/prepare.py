@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from ssl_suite.core.files import replacing, write_text
 from ssl_suite.core.folder import TOKENIZER
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import Kind, tokenizer_hash, train_tokenizer
+from ssl_suite.encoders.vocabulary import Again
 
 SAMPLE = "Self-supervised learning needs no labels: 1,024 naïve guesses teach it."
 PROVENANCE = "tokenizer_provenance.json"
 
 
-def prepare_tokenizer(source: str, column: str, kind: Kind, vocab_size: int, out: Path) -> list[str]:
+def prepare_tokenizer(
+    source: str, column: str, kind: Kind, vocab_size: int, cased: bool | None, out: Path
+) -> list[str]:
     """Trains a tokenizer on the training split of any source that Text reads.
 
     Args:
@@ -30,6 +34,7 @@ def prepare_tokenizer(source: str, column: str, kind: Kind, vocab_size: int, out
         column: of the text.
         kind: wordpiece, bpe, unigram, char or byte.
         vocab_size: at most this many entries.
+        cased: keep capitals and accents; None: all kinds but wordpiece do.
         out: folder for `tokenizer.json` and where it comes from; `data.tokenizer` takes it.
 
     Returns:
@@ -43,7 +48,7 @@ def prepare_tokenizer(source: str, column: str, kind: Kind, vocab_size: int, out
     data = Text(source, column, tokenizer=kind, vocab_size=vocab_size)
     data.open()
     begun = time.perf_counter()
-    trained = train_tokenizer(data.texts("train"), kind, vocab_size)
+    trained = train_tokenizer(Again(partial(data.texts, "train")), kind, vocab_size, cased)
     seconds = time.perf_counter() - begun
     with replacing(out / TOKENIZER) as temporary:
         trained.save(str(temporary))
@@ -55,6 +60,7 @@ def prepare_tokenizer(source: str, column: str, kind: Kind, vocab_size: int, out
         "documents": len(rows),
         "kind": kind,
         "vocab_size": vocab_size,
+        "cased": cased,
         "entries": trained.get_vocab_size(),
         "sha256": tokenizer_hash(trained).hex(),
         "versions": {
@@ -87,7 +93,7 @@ def measure(tokenizer: tokenizers.Tokenizer, data: Text, split: str, most: int =
     )
 
 
-def prepare_tokens(source: str, column: str, tokenizer: str, vocab_size: int) -> list[str]:
+def prepare_tokens(source: str, column: str, tokenizer: str, vocab_size: int, cased: bool | None) -> list[str]:
     """Builds the token files that Text would build before training, from the same source, column and tokenizer.
 
     Args:
@@ -95,6 +101,7 @@ def prepare_tokens(source: str, column: str, tokenizer: str, vocab_size: int) ->
         column: of the text.
         tokenizer: a tokenizer.json, a folder with one, an encoder folder, or a kind to train.
         vocab_size: of a tokenizer to train.
+        cased: of a tokenizer to train, see `Text`.
 
     Returns:
         lines of a summary.
@@ -102,9 +109,8 @@ def prepare_tokens(source: str, column: str, tokenizer: str, vocab_size: int) ->
     Raises:
         UserError: source or tokenizer cannot be read, or a row holds no text.
     """
-    data = Text(
-        source, column, tokenizer=tokenizer, vocab_size=vocab_size, max_length=2
-    )  # any length has the same file
+    options = {"tokenizer": tokenizer, "vocab_size": vocab_size, "cased": cased}
+    data = Text(source, column, max_length=2, **options)  # any length has the same file
     begun = time.perf_counter()
     data.serve(Request())
     seconds = time.perf_counter() - begun

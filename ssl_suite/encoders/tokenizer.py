@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import string
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Iterator
+from typing import Literal, get_args
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.vocabulary import learn_characters, learn_unigram, learn_wordpiece
 
 Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -64,42 +65,39 @@ def word_starts(tokenizer: Tokenizer) -> list[bool]:
 
 
 def train_tokenizer(
-    texts: Iterator[str] | Sequence[str], kind: Kind = "wordpiece", vocab_size: int = 8192
+    texts: Iterable[str], kind: Kind = "wordpiece", vocab_size: int = 8192, cased: bool | None = None
 ) -> Tokenizer:
-    """Trains a tokenizer with BERT's special tokens at ids 0 to 4.
+    """Trains a tokenizer with BERT's special tokens at ids 0 to 4; the same texts give the same one, see `vocabulary`.
 
     Args:
-        texts: the corpus.
-        kind: wordpiece (lower-cased, as BERT uncased), bpe (byte level, as GPT-2), unigram, char, or byte.
+        texts: the corpus; kept in memory if it can be read only once.
+        kind: wordpiece, bpe (byte level, as GPT-2), unigram, char, or byte.
         vocab_size: at most this many entries, special tokens included.
+        cased: keep capitals and accents; None: wordpiece drops them, as BERT uncased, and the other kinds keep them.
     """
     special = list(SPECIAL)
+    if cased is None:
+        cased = kind != "wordpiece"
+    texts = list(texts) if isinstance(texts, Iterator) else texts
+    tokenizer = Tokenizer(models.BPE())
+    if not cased:
+        steps = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+        tokenizer.normalizer = normalizers.Sequence(steps)
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=not cased)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+        tokenizer.model = learn_wordpiece(tokenizer, texts, vocab_size, special)
     elif kind == "unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.NFKC()
+        tokenizer.normalizer = normalizers.NFKC() if cased else tokenizer.normalizer
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=vocab_size, special_tokens=special, unk_token="[UNK]", show_progress=False
-        )
+        tokenizer.model = learn_unigram(tokenizer, texts, vocab_size, special)
     elif kind == "char":
-        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # nothing is left to merge
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=special,
-            limit_alphabet=max(1, vocab_size - len(special)),
-            show_progress=False,
-        )
+        tokenizer.model = learn_characters(tokenizer, texts, vocab_size, special)
     else:
-        tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
@@ -108,7 +106,8 @@ def train_tokenizer(
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-    tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(special)
     start, end = token_id(tokenizer, "start"), token_id(tokenizer, "end")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", end), ("[CLS]", start))
     return tokenizer

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.encoders.tokenizer import SPECIAL, load_tokenizer, special_ids, token_id, train_tokenizer
+from ssl_suite.encoders.tokenizer import (
+    KINDS,
+    SPECIAL,
+    Kind,
+    load_tokenizer,
+    special_ids,
+    token_id,
+    tokenizer_hash,
+    train_tokenizer,
+)
 
 TEXTS = [f"the quick brown fox jumps over {i} lazy dogs, and runs away." for i in range(100)]
-KINDS = ("wordpiece", "bpe", "unigram", "char", "byte")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -74,3 +86,43 @@ def test_a_role_nobody_plays() -> None:
 
     with pytest.raises(UserError, match=r"has no mask token \(\[MASK\] or <mask>\)"):
         token_id(Tokenizer(models.BPE()), "mask")
+
+
+def test_every_kind_is_the_same_in_two_processes() -> None:
+    """Sets and maps of another process have another order, and threads add in another; neither may decide anything."""
+    code = (
+        "import random; from ssl_suite.encoders.tokenizer import KINDS, tokenizer_hash, train_tokenizer as train\n"
+        "draw = random.Random(0)\n"
+        "words = [''.join(draw.choices('abcdefghijklmnoprstuвгд中文', k=draw.randint(1, 9))) for _ in range(1500)]\n"
+        "texts = [' '.join(draw.choices(words, k=12)) for _ in range(800)]\n"
+        "print([tokenizer_hash(train(texts, kind, 27 if kind == 'char' else 900)).hex() for kind in KINDS if kind != 'unigram'])"
+    )
+    environments = [{**os.environ, "PYTHONHASHSEED": str(i), "RAYON_NUM_THREADS": str(i)} for i in (1, 2)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], env=e, capture_output=True, text=True, check=True)
+        for e in environments
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert len(set(runs[0].stdout.split(","))) == len(KINDS) - 1
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "byte"])
+@pytest.mark.parametrize("cased", [True, False])
+def test_capitals_and_accents_are_kept_or_dropped(kind: Kind, cased: bool) -> None:
+    texts = ["Élan vital in Évian, a naïve élan", "Le Café d'Été, le café d'été"] * 20
+    tokenizer = train_tokenizer(texts, kind, 400, cased=cased)
+    text = "Élan in Évian"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == (text if cased else "elan in evian")
+
+
+def test_only_wordpiece_drops_capitals_unasked() -> None:
+    texts = ["The Cat", "the cat"] * 20
+    kept = {kind: train_tokenizer(texts, kind, 300).encode("The").ids for kind in KINDS}
+    lower = {kind: train_tokenizer(texts, kind, 300).encode("the").ids for kind in KINDS}
+    assert [kind for kind in KINDS if kept[kind] == lower[kind]] == ["wordpiece"]
+
+
+def test_texts_that_can_be_read_only_once_give_the_same_tokenizer() -> None:
+    for kind in KINDS:
+        once = train_tokenizer((t for t in TEXTS), kind, 300)
+        assert tokenizer_hash(once) == tokenizer_hash(train_tokenizer(TEXTS, kind, 300))

@@ -157,6 +157,7 @@ class GLUE(Text):
         labels: number of labelled training rows to use.
         tokenizer: see `Text`.
         vocab_size: of a tokenizer to train.
+        cased: see `Text`.
         max_length: tokens at most a row.
         batch_size: sequences a step and rank.
         eval_batch_size: for validation, test and frozen features.
@@ -174,6 +175,7 @@ class GLUE(Text):
         labels: int | None = None,
         tokenizer: str = "wordpiece",
         vocab_size: int = 8192,
+        cased: bool | None = None,
         max_length: int = 128,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -187,6 +189,7 @@ class GLUE(Text):
             labels=labels,
             tokenizer=tokenizer,
             vocab_size=vocab_size,
+            cased=cased,
             max_length=max_length,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,

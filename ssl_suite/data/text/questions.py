@@ -44,6 +44,7 @@ class Questions(Text):
         tokenizer: a tokenizer.json, an encoder folder, or the kind to train on the training contexts: wordpiece, bpe,
             unigram, char or byte. An encoder that brings its own decides.
         vocab_size: of a tokenizer to train.
+        cased: whether a tokenizer to train keeps capitals and accents; None: all kinds but wordpiece do.
         max_length: tokens a window.
         stride: tokens from the start of a window to the next one's (BERT's doc_stride).
         max_question_length: tokens of a question that are kept.
@@ -62,6 +63,7 @@ class Questions(Text):
         labels: int | None = None,
         tokenizer: Kind | str = "wordpiece",
         vocab_size: int = 8192,
+        cased: bool | None = None,
         max_length: int = 384,
         stride: int = 128,
         max_question_length: int = 64,
@@ -81,6 +83,7 @@ class Questions(Text):
             labels=labels,
             tokenizer=tokenizer,
             vocab_size=vocab_size,
+            cased=cased,
             max_length=max_length,
             pack=False,
             batch_size=batch_size,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from tokenizers import Encoding, Tokenizer
@@ -23,17 +22,18 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
-from ssl_suite.core.files import replacing
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
+from ssl_suite.data.text.learned import learned_tokenizer
 from ssl_suite.data.text.listing import list_text
 from ssl_suite.data.text.pairs import SentencePairs, sentence_stream
 from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
 from ssl_suite.data.text.symbols import Symbols, check_letters, check_words, spell
 from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
 from ssl_suite.data.text.words import encode_words, expect_words, first_pieces, place
-from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash, train_tokenizer
+from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash
+from ssl_suite.encoders.vocabulary import Again
 
 
 @dataclass
@@ -73,6 +73,7 @@ class Text(SourceData):
         tokenizer: a tokenizer.json, an encoder folder, or the kind to train on the training split: wordpiece, bpe,
             unigram, char or byte. An encoder that brings its own decides.
         vocab_size: of a tokenizer to train.
+        cased: whether a tokenizer to train keeps capitals and accents; None: all kinds but wordpiece do.
         max_length: tokens a block, or at most a row.
         pack: join documents for pretraining; otherwise one document a row.
         separate: let no token of a block see another document: each one begins with a start token, at position 0.
@@ -100,6 +101,7 @@ class Text(SourceData):
         symbols: Symbols | None = None,
         tokenizer: Kind | str = "wordpiece",
         vocab_size: int = 8192,
+        cased: bool | None = None,
         max_length: int = 128,
         pack: bool = True,
         separate: bool = False,
@@ -124,7 +126,7 @@ class Text(SourceData):
         within("data.vocab_size", vocab_size, low=1, whole=True)
         within("data.max_length", max_length, low=2, whole=True)
         self.input_column = column
-        self.pair, self.wanted_tokenizer, self.vocab_size = pair, tokenizer, vocab_size
+        self.pair, self.wanted_tokenizer, self.vocab_size, self.cased = pair, tokenizer, vocab_size, cased
         self.max_length, self.pack, self.separate, self.split_long = max_length, pack, separate, split_long
         self.symbols = symbols
         self.tokenizer: Tokenizer | None = None
@@ -201,15 +203,10 @@ class Text(SourceData):
     def _make_tokenizer(self) -> Tokenizer:
         if self.wanted_tokenizer not in KINDS:
             return load_tokenizer(self.wanted_tokenizer)
-        key = f"{self.rows['train'].fingerprint}|{self.input_column}|{self.wanted_tokenizer}|{self.vocab_size}"
-        path = default_cache() / "tokenizers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # processes of one run must not each train their own
-            if not path.exists():
-                trained = train_tokenizer(self.texts("train"), self.wanted_tokenizer, self.vocab_size)
-                with replacing(path) as temporary:
-                    trained.save(str(temporary))
-        return load_tokenizer(str(path))
+        self._expect("train")
+        fingerprint = f"{self.rows['train'].fingerprint}|{self.input_column}"
+        texts = Again(partial(self.texts, "train"))
+        return learned_tokenizer(texts, fingerprint, self.wanted_tokenizer, self.vocab_size, self.cased)
 
     def texts(self, split: str) -> Iterator[str]:
         """The documents of a split, for a tokenizer to learn from; lists of words are joined."""
