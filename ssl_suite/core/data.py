@@ -297,6 +297,8 @@ class DataModule(pl.LightningDataModule):
         return self.parts(split)
 
     def val_dataloader(self) -> Loader | list[Loader]:
+        if self.trainer and self.trainer.state.fn == "validate":  # training does without
+            self._expect("validation")
         return self._loaders(self.parts("validation")) if self.has("validation") else []
 
     def test_dataloader(self) -> Loader | list[Loader]:
@@ -360,7 +362,8 @@ class DataModule(pl.LightningDataModule):
 
     def _expect(self, split: str) -> None:
         if not self.has(split):
-            raise UserError(f"{self.source_name} has no {split} split; it has: {', '.join(self.splits())}.")
+            hint = f"; name one with --data.{split}" if split in ("train", "validation", "test") else ""
+            raise UserError(f"{self.source_name} has no {split} split; it has: {', '.join(self.splits())}{hint}.")
 
     def teardown(self, stage: str) -> None:
         if self.skipped.value:

@@ -481,7 +481,21 @@ def test_files_without_a_training_split(tmp_path: Path, labels: int | None) -> N
     data = Text(str(tmp_path), column="tokens", target="upos", labels=labels, tokenizer="byte")
     data.tokenizer = train_tokenizer(["It"], "byte")
     message = complaint(data, Request(target="tags"))
-    assert message == f"{tmp_path} has no train split; it has: validation, test."
+    assert message == f"{tmp_path} has no train split; it has: validation, test; name one with --data.train."
     data.use_features(lambda batch: pytest.fail("nothing to encode"), "key")
     with pytest.raises(UserError, match="has no train split"):
         data.features("train")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_rows_without_a_text_are_left_out_if_the_user_says_so(packed: bool, tmp_path: Path) -> None:
+    rows = [{"text": "some words of text", "id": "a"}, {"text": None, "id": "b"}, {"text": 7.5, "id": "c"}]
+    write_rows(tmp_path / "train.jsonl", [row for row in rows if row["text"] != 7.5] * 4)
+    write_rows(tmp_path / "dev.jsonl", [rows[2]])
+    data = Text(str(tmp_path / "train.jsonl"), max_length=8, pack=packed, tokenizer="byte", on_error="skip")
+    data.holds_out = False
+    with pytest.warns(UserWarning, match=r"train\.jsonl: 4 of 8 rows hold no text and were left out"):
+        data.serve(Request())
+    assert data.rows["train"].column("id") == ["a"] * 4
+    assert data.rows["train"].where(1).endswith("row 3")
+    assert "no row holds a text in 'text'" in complaint(Text(str(tmp_path / "dev.jsonl"), on_error="skip"))

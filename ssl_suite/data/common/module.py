@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Request, run_seed
@@ -24,7 +25,6 @@ class SourceData(DataModule):
         target: column of the target, for tasks.
         where: keep only the rows whose column has this value: `{language: en}`.
         labels: number of labelled training rows to use, drawn evenly over the classes by the run's seed; None: all.
-        clean: how transcripts are normalised.
         train: a file or folder of its own for this split, instead of what the source has for it.
         validation: likewise.
         test: likewise.
@@ -36,6 +36,8 @@ class SourceData(DataModule):
     """
 
     input_column: str
+    clean = Clean()
+    """How transcripts are normalised."""
     holds_out = True
     """Whether a source without a validation split gives up a tenth of its training rows for one."""
 
@@ -45,7 +47,6 @@ class SourceData(DataModule):
         target: str,
         where: dict[str, str] | None,
         labels: int | None,
-        clean: Clean = Clean(),
         train: str | None = None,
         validation: str | None = None,
         test: str | None = None,
@@ -62,7 +63,6 @@ class SourceData(DataModule):
         if labels is not None:
             within("data.labels", labels, low=1, whole=True)
         self.source, self.target_column, self.where, self.label_budget = source, target, where or {}, labels
-        self.clean = clean
         self.form = Form(delimiter, header)
         self._opened: dict[str, Rows] = {}
         self.targets: Targets | None = None
@@ -79,7 +79,7 @@ class SourceData(DataModule):
         """Opens the source, once, and holds out a validation split, unless all training rows are to be answered."""
         if not self._opened:
             opened = self.read_source()
-            kept = {s: self._filter(rows) for s, rows in opened.items()}
+            kept = {s: self._readable(self._filter(rows)) for s, rows in opened.items()}
             whole = not self.holds_out or self.predict_split == "train"
             self._opened = kept if whole else hold_out(kept)
             for rows in self._opened.values():
@@ -126,6 +126,23 @@ class SourceData(DataModule):
             rows = rows.take(keep)
         return rows
 
+    def _readable(self, rows: Rows) -> Rows:
+        """Of text, the rows that hold some, where the user said to skip others; media files show it when they are read.
+
+        Raises:
+            UserError: none does.
+        """
+        if self.modality != "text" or self.on_error != "skip":
+            return rows
+        rows.expect(self.input_column)
+        keep = [i for i, value in enumerate(rows.values(self.input_column)) if isinstance(value, (str, list))]
+        if len(keep) == len(rows):
+            return rows
+        if not keep:
+            raise UserError(f"{rows.name}: no row holds a text in {self.input_column!r}.")
+        rank_zero_warn(f"{rows.name}: {len(rows) - len(keep)} of {len(rows)} rows hold no text and were left out.")
+        return rows.take(keep)
+
     def _keep_few(self, targets: Targets, request: Request) -> None:
         assert self.label_budget is not None
         self._expect("train")
@@ -138,7 +155,7 @@ class SourceData(DataModule):
     @property
     def labels_used(self) -> int:
         """Labelled rows a task learns from."""
-        return len(self.targets.encoded["train"]) if self.targets else 0
+        return len(self.targets.encoded.get("train", ())) if self.targets else 0
 
     def splits(self) -> Sequence[str]:
         return list(self.rows)

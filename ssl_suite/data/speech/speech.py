@@ -92,7 +92,6 @@ class Speech(SourceData):
             target,
             where,
             labels,
-            clean=clean,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
@@ -104,7 +103,7 @@ class Speech(SourceData):
         for name, seconds in options.items():
             if seconds is not None:
                 within(f"data.{name}", seconds, above=0)
-        self.input_column = column
+        self.input_column, self.clean = column, clean
         self.max_seconds, self.limit_seconds = max_seconds, limit_seconds
         self.in_memory, self.train_budget = in_memory, batch_seconds
         self.eval_budget = batch_seconds or 15.0 * self.eval_batch_size

@@ -29,7 +29,8 @@ class Documents(SourceData):
         where: keep only rows with these values.
         batch_size: windows at a time.
         num_workers: loader processes.
-        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`; `on_error: skip` leaves out rows
+            without a text.
     """
 
     modality = "text"

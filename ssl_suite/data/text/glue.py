@@ -163,6 +163,9 @@ class GLUE(Text):
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
         cache_features: keep frozen features on disk.
+        train: a file or folder of its own for this split, instead of what the source has for it.
+        validation: likewise.
+        test: likewise.
     """
 
     table: ClassVar[Mapping[str, Entry]] = GLUE_TASKS
@@ -181,6 +184,9 @@ class GLUE(Text):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         cache_features: bool = True,
+        train: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
     ) -> None:
         self.task, self.entry, self.dev_is_test = task, self.entry_of(task), dev_is_test
         super().__init__(
@@ -195,6 +201,9 @@ class GLUE(Text):
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             cache_features=cache_features,
+            train=train,
+            validation=validation,
+            test=test,
         )
 
     @classmethod
@@ -222,7 +231,7 @@ class GLUE(Text):
         return partial(read_official, self.entry)
 
     def read_source(self) -> dict[str, Rows]:
-        opened = open_source(self._place(), self.folder_reader(), names=self.entry.splits)
+        opened = open_source(self._place(), self.folder_reader(), names=self.entry.splits, given=self.given)
         splits = {split: tidy(self.entry, rows, split) for split, rows in opened.items()}
         if not self.dev_is_test:
             return splits

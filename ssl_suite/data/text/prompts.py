@@ -42,7 +42,8 @@ class Prompts(SourceData):
         where: keep only rows with these values.
         batch_size: rows at a time, each with all its answers.
         num_workers: loader processes.
-        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`; `on_error: skip` leaves out rows
+            without a text.
     """
 
     modality = "text"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -53,7 +53,9 @@ class Questions(Text):
         num_workers: loader processes.
         on_error: raise at an answer its context does not have, or skip it.
         cache_features: keep frozen features on disk.
-        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
+        train: a file or folder of its own for this split, instead of what the source has for it.
+        validation: likewise.
+        test: likewise.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Questions(Text):
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
         cache_features: bool = True,
-        **files: Any,
+        train: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -90,7 +94,9 @@ class Questions(Text):
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             cache_features=cache_features,
-            **files,
+            train=train,
+            validation=validation,
+            test=test,
         )
         within("data.stride", stride, low=1, whole=True)
         within("data.max_question_length", max_question_length, low=1, whole=True)

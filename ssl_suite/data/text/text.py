@@ -83,7 +83,8 @@ class Text(SourceData):
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
         cache_features: keep frozen features on disk.
-        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
+        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`; `on_error: skip` leaves out rows
+            without a text.
     """
 
     modality = "text"
