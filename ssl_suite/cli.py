@@ -6,9 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssl_suite import __version__
 from ssl_suite.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from ssl_suite.bench.stats import Cell
 
 LIGHTNING = {
     "fit": "pretrain a method, or fine-tune or probe an encoder on a task",
@@ -121,22 +125,40 @@ def results(arguments: list[str]) -> None:
     parser = Parser("ssl-suite results", description=OTHERS["results"])
     parser.add_argument("file", help="results.sqlite, or the folder that holds it")
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    for name in ("modality", "method", "role", "task", "metric", "split"):
+    for name in ("modality", "name", "method", "role", "task", "metric", "split"):
         parser.add_argument(f"--{name}", help=f"only this {name}")
     options = vars(parser.parse_args(arguments))
     path, style = Path(options.pop("file")), options.pop("format")
     path = path / "results.sqlite" if path.is_dir() else path
     if not path.exists():
         raise UserError(f"There is no results file {path}; `ssl-suite test` and `ssl-suite bench` write one.")
-    from ssl_suite.bench.store import Store, format_table, to_json
+    from ssl_suite.bench.store import Store, to_json
 
-    rows = Store(path).rows(**{k: v for k, v in options.items() if v is not None})
+    everything = Store(path).rows()
+    wanted = {k: v for k, v in options.items() if v is not None}
+    for name, value in wanted.items():
+        there = sorted({str(getattr(row, name)) for row in everything})
+        if value not in there:
+            raise UserError(f"{path} has no {name} {value!r}; it has {', '.join(there) or 'no results'}.")
+    rows = [row for row in everything if all(getattr(row, name) == value for name, value in wanted.items())]
+    if not rows:
+        asked = ", ".join(f"{name} {value}" for name, value in wanted.items())
+        raise UserError(f"{path} has no results" + (f" with {asked} together." if asked else " yet."))
     if style == "json":
         print(to_json(rows))
         return
     from rich.console import Console
 
-    Console().print(format_table(rows))
+    from ssl_suite.bench.stats import summarise
+    from ssl_suite.bench.table import format_table
+
+    def shown(cell: Cell) -> bool:
+        return all(getattr(cell, name) == value for name, value in wanted.items())
+
+    Console().print(format_table(summarise(everything, path.parent), shown))
+    for row in rows:
+        if row.error:
+            print(f"{row.run} gave no result: {row.error}")
 
 
 def report(arguments: list[str]) -> None:
@@ -243,11 +265,15 @@ def bench(arguments: list[str]) -> None:
     parser = Parser("ssl-suite bench", description=OTHERS["bench"])
     parser.add_argument("-c", "--config", required=True, help="a benchmark: bench/quickstart, or a file")
     parser.add_argument("--out", type=Path, help="folder for runs, results and report; default: runs/NAME")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these encoders")
-    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the benchmark's own")
-    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks")
-    parser.add_argument("--encoders", nargs="+", metavar="WHERE", help="folders or URIs of encoders to judge too")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of all tasks")
+    parser.add_argument("--only", action="extend", nargs="+", metavar="NAME", help="only these encoders")
+    parser.add_argument("--seeds", action="extend", nargs="+", type=int, help="instead of the benchmark's own")
+    parser.add_argument("--tasks", action="extend", nargs="+", metavar="NAME", help="only these tasks")
+    parser.add_argument(
+        "--encoders", action="extend", nargs="+", metavar="WHERE", help="folders or URIs of encoders to judge too"
+    )
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="NAME=VALUE", help="options of all tasks"
+    )
     options = parser.parse_args(arguments)
     from ssl_suite.bench.runner import run_benchmark
     from ssl_suite.recipes import find

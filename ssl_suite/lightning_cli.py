@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import shlex
 import time
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -27,6 +28,7 @@ from ssl_suite.core.files import write_text
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.method import Method
 from ssl_suite.core.module import Evaluation, TrainModule
+from ssl_suite.core.outcomes import gathered
 from ssl_suite.core.task import Task
 from ssl_suite.explain import class_of, explain, of_lightning
 from ssl_suite.options import check_options
@@ -67,6 +69,7 @@ class SuiteCLI(LightningCLI):
             "--results", type=str | None, default=None, help="Results file; default: OUT/results.sqlite."
         )
         parser.add_argument("--task_name", type=str | None, default=None, help="How results name the task.")
+        parser.add_argument("--name", type=str | None, default=None, help="How results name the encoder.")
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile the encoder.")
         precision = Literal["highest", "high", "medium"]
         parser.add_argument("--matmul", type=precision, default="highest", help="fp32 products; high: TF32.")
@@ -98,6 +101,7 @@ class SuiteCLI(LightningCLI):
                 f"{model.__name__} pretrains, which no test split scores: judge its encoder by fit --model Finetune "
                 "--model.encoder RUN/encoder --test_after true, or see its loss with validate."
             )
+        check_results(config.results, config.role)
         if config.test_after and not is_task:
             raise UserError("--test_after is for Finetune; a method has no test split.")
 
@@ -111,7 +115,7 @@ class SuiteCLI(LightningCLI):
         trainer.callbacks.append(SaveConfig(text, Path(config.out) / "config.yaml"))  # type: ignore[attr-defined]
         if config.test_after:
             trainer.callbacks.append(RequireTest())  # type: ignore[attr-defined]
-        dumped = json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
+        dumped = self._dump()
         torch.set_float32_matmul_precision(config.matmul)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
@@ -129,6 +133,10 @@ class SuiteCLI(LightningCLI):
             trainer.callbacks[mine] = default_checkpoint(self.model, self.datamodule, Path(config.out))  # type: ignore[attr-defined]
         return trainer
 
+    def _dump(self) -> dict[str, Any]:
+        config = self.config[self.subcommand]
+        return json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
+
     def after_fit(self) -> None:
         config = self.config[self.subcommand]
         if config.test_after:
@@ -137,12 +145,41 @@ class SuiteCLI(LightningCLI):
             self.after_test()
 
     def after_test(self) -> None:
-        from ssl_suite.bench.record import record
+        from ssl_suite.bench.record import Run, record
 
         config = self.config[self.subcommand]
         if isinstance(self.model, Evaluation):
-            path = Path(config.results or Path(config.out) / "results.sqlite")
-            record(self.trainer, self.model, path, Path(config.out), self._started, config.task_name, config.role)
+            run = Run(
+                out=Path(config.out),
+                store=Path(config.results or Path(config.out) / "results.sqlite"),
+                started=self._started,
+                task=config.task_name,
+                name=config.name,
+                role=config.role,
+                checkpoint=Path(config.ckpt_path) if config.ckpt_path and self.subcommand == "test" else None,
+                overwrite=config.overwrite,
+            )
+            record(self.trainer, self.model, run)
+
+
+class Resolved(SuiteCLI):
+    """Reads and checks a command line as a run does, but makes and runs nothing."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def options(self) -> dict[str, Any]:
+        """The whole resolved configuration, as a run records it."""
+        return self._dump()
+
+    def make(self, part: Literal["model", "data"]) -> Any:
+        """The model or the data module alone."""
+        parser = self._parser(self.subcommand)
+        make = getattr(parser, "instantiate", parser.instantiate_classes)  # its name since jsonargparse 4.49
+        return make(Namespace(**{part: self.config[self.subcommand][part]}))[part]
 
 
 class RequireTest(pl.Callback):
@@ -213,15 +250,6 @@ class WritePredictions(pl.Callback):
                 print(f"{self.folder / sheet[0]}: for the leaderboard")
 
 
-def gathered(rows: list[Any]) -> list[Any]:
-    """The rows of all ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part]
-
-
 def proposed_task(data: Any) -> Namespace:
     """The task that the data's settings name (GLUE, CLUE), as if it stood in the recipe.
 
@@ -262,6 +290,19 @@ def with_recipes(arguments: list[str]) -> list[str]:
         follows = argument in ("-c", "--config")
         made.append(argument)
     return made
+
+
+def check_results(path: str | None, role: str | None) -> None:
+    """Raises UserError, before anything is trained, where results could not be written."""
+    from ssl_suite.bench.store import ROLES, Store
+
+    if role is not None and role not in ROLES:
+        raise UserError(f"--role is one of {', '.join(ROLES)}, not {role!r}.")
+    if path is not None:
+        if Path(path).exists():
+            Store(path)
+        elif not os.access(next(p for p in Path(path).absolute().parents if p.exists()), os.W_OK):
+            raise UserError(f"--results {path}: its folder cannot be written; name another file.")
 
 
 def check_checkpoint(path: str | None) -> None:
@@ -305,8 +346,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
 
 
-def run(arguments: list[str]) -> SuiteCLI:
-    """Runs one of `COMMANDS`.
+C = TypeVar("C", bound=SuiteCLI)
+
+
+def run(arguments: list[str], cli: type[C] = SuiteCLI) -> C:  # type: ignore[assignment]
+    """Runs one of `COMMANDS`; as a `Resolved`, only reads it.
 
     Raises:
         UserError: anything wrong with what was asked, in one sentence.
@@ -316,7 +360,7 @@ def run(arguments: list[str]) -> SuiteCLI:
     SuiteCLI.arguments = arguments
     strict = {"exit_on_error": False, "allow_abbrev": False}
     try:
-        return SuiteCLI(
+        return cli(
             TrainModule,
             DataModule,
             subclass_mode_model=True,
@@ -371,7 +415,7 @@ def options_of(arguments: list[str]) -> set[str]:
     import inspect
 
     trainer = {f"trainer.{name}" for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"}
-    ours = {"out", "overwrite", "test_after", "results", "task_name", "role", "split", "config", "ckpt_path"}
+    ours = {"out", "overwrite", "test_after", "results", "task_name", "name", "role", "split", "config", "ckpt_path"}
     return (
         trainer
         | ours

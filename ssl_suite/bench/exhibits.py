@@ -5,38 +5,43 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from ssl_suite.bench.benchmark import Pretraining, slug
 from ssl_suite.core.files import write_text
 from ssl_suite.core.folder import load_encoder
 from ssl_suite.data.common.source import Rows, open_source
-
-if TYPE_CHECKING:
-    from ssl_suite.bench.runner import Benchmark
 
 PROMPTS = ("And the LORD said unto", "In the beginning", "The president of the company")
 MAP_POINTS = 500
 
 
-def write_exhibits(benchmark: Benchmark, out: Path) -> None:
-    """Writes `out/exhibits/*.json` for the modalities that have encoders."""
-    modalities = {e.modality for e in benchmark.encoders}
-    for modality, source in benchmark.exhibits.items():
+def write_exhibits(encoders: Sequence[Pretraining], sources: Mapping[str, str], out: Path) -> None:
+    """Writes `out/exhibits/*.json` for the modalities that have encoders.
+
+    Args:
+        encoders: of the benchmark, in its folder.
+        sources: modality → embedded pack whose samples are shown.
+        out: folder of the benchmark.
+    """
+    modalities = {e.modality for e in encoders}
+    for modality, source in sources.items():
         if modality in modalities:
             _write(out, f"samples-{modality}", samples(modality, source))
-    for entry in benchmark.encoders:
-        folder = out / "pretrain" / entry.name / "encoder"
+    for entry in encoders:
+        folder = entry.folder(out)
         encoder = load_encoder(folder)
         if encoder.config.get("causal") and entry.modality == "text":
-            _write(out, f"generated-{entry.name}", generated(encoder, entry.name))
-    for modality, source in benchmark.exhibits.items():
-        first = next((e for e in benchmark.encoders if e.modality == modality), None)
+            _write(out, f"generated-{slug(entry.name)}", generated(encoder, entry.name))
+    for modality, source in sources.items():
+        first = next((e for e in encoders if e.modality == modality), None)
         if first is not None:
-            folder = out / "pretrain" / first.name / "encoder"
+            folder = first.folder(out)
             _write(out, f"map-{modality}", embedding_map(str(folder), first.name, modality, source))
 
 

@@ -1,37 +1,54 @@
-"""From a tested encoder to rows of the results store."""
+"""From a tested encoder to rows of the results store, and the outcomes of its test examples beside them."""
 
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite import __version__
+from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
+from ssl_suite.bench.outcomes import write_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.data import run_seed
-from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.folder import PROVENANCE, read_json
-from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.hashing import sha256
 from ssl_suite.core.module import Evaluation
 
-LOWER_IS_BETTER = {
-    "cer",
-    "wer",
-    "per",
-    "eer",
-    "der",
-    "mse",
-    "loss",
-    "unfit",
-    "unsayable",
-    "perplexity",
-    "bits_per_byte",
-}
 PROTOCOL_VERSION = 1
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how a run was started, and what its results are to be called.
+
+    Attributes:
+        out: run folder; named relative to the store.
+        store: results file.
+        started: wall-clock time.
+        task: name of the task; default: data/column.
+        name: of the encoder; default: the method that trained it.
+        role: instead of the derived one.
+        checkpoint: whose weights were tested, where the run did not train them.
+        overwrite: whether earlier results of this folder go.
+    """
+
+    out: Path
+    store: Path
+    started: float
+    task: str | None = None
+    name: str | None = None
+    role: str | None = None
+    checkpoint: Path | None = None
+    overwrite: bool = False
 
 
 def origin(model: Evaluation) -> tuple[str, str]:
@@ -49,58 +66,79 @@ def origin(model: Evaluation) -> tuple[str, str]:
     return ("from scratch", "supervised") if mode == "finetune" else ("random", "random")
 
 
-def shape(encoder: Encoder) -> str:
-    """Class and a hash of its arguments: what two encoders must share to be compared."""
-    causal = "-causal" if encoder.config.get("causal") else ""
-    return f"{type(encoder).__name__}{causal}-{config_hash(encoder.config)[:4]}"
+def unfinished(trainer: Any, model: Evaluation, checkpoint: Path | None) -> str:
+    """Why the figures of a run are no result; "" where they are one."""
+    if trainer.fast_dev_run:
+        return "fast_dev_run tries a few batches"
+    for name in LIMITS:
+        if getattr(trainer, name) != 1.0:
+            return f"{name} is {getattr(trainer, name)}"
+    trains = type(model).training_step is not Evaluation.training_step
+    if trains and checkpoint is None and trainer.global_step == 0:
+        return "nothing was trained"
+    return ""
 
 
-def record(
-    trainer: pl.Trainer,
-    model: Evaluation,
-    store: Path,
-    out: Path,
-    started: float,
-    task: str | None = None,
-    role: str | None = None,
-) -> list[Result]:
-    """Adds one row for each test metric, the main one first.
+def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
+    """Adds one row for each test metric, the main one first; none for a run that only tried something.
 
     Args:
         trainer: after `test`.
         model: that was tested.
-        store: results file.
-        out: run folder, named relative to the store.
-        started: wall-clock time of the start.
-        task: how to name the task; default: data/column.
-        role: instead of the derived one.
+        run: how it was started.
     """
+    if reason := unfinished(trainer, model, run.checkpoint):
+        rank_zero_warn(f"No result was recorded: {reason}.")
+        return []
     data: Any = model.data
-    method, found_role = origin(model)
-    settings = model.run_config or {}
+    method, role = origin(model)
     shared = {
         "modality": model.encoder.modality,
+        "name": run.name or ("random" if (run.role or role) == "random" else method),
         "method": method,
-        "role": role or found_role,
-        "encoder": shape(model.encoder),
-        "task": task or f"{data.source_name.removeprefix('samples:')}/{data.target_column}",
+        "role": run.role or role,
+        "encoder": shape_name(model.encoder, model.shape),
+        "weights": model.weights,
+        "task": run.task or f"{data.source_name.removeprefix('samples:')}/{data.target_column}",
         "data": data.source_name,
+        "data_hash": data_hash(data),
+        "fold": 0,
         "seed": run_seed(),
         "labels": data.labels_used,
         "protocol": f"{model.protocol}@{PROTOCOL_VERSION}",
-        "config_hash": config_hash(settings),
-        "seconds": round(time.time() - started, 2),
-        "run": os.path.relpath(out, store.parent),
+        "recipe": recipe_hash(model.run_config or {}),
+        "checkpoint": sha256(run.checkpoint)[:16] if run.checkpoint else "",
+        "validation": selected(trainer, model),
+        "seconds": round(time.time() - run.started, 2),
+        "run": os.path.relpath(run.out, run.store.parent),
         "command": model.command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "version": __version__,
     }
     found = {tuple(k.split("/")): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test")}
     rows = [
-        Result(split=split, metric=metric, direction="min" if metric in LOWER_IS_BETTER else "max", value=v, **shared)
-        for (split, metric), v in sorted(found.items(), key=lambda item: item[0] != ("test", model.main))
+        Result(
+            split=split,
+            metric=metric,
+            main=metric == model.main,
+            direction="min" if metric in model.less_is_better else "max",
+            value=value,
+            **shared,
+        )
+        for (split, metric), value in sorted(found.items(), key=lambda item: item[0] != ("test", model.main))
         if metric != "loss"
     ]
+    examples = {row.split: model.examples(row.split) for row in rows if row.main}
     if trainer.is_global_zero:
-        Store(store).add(rows)
+        Store(run.store).add(rows, instead_of=str(shared["run"]) if run.overwrite else None)
+        for row in rows:
+            if row.main and examples[row.split]:
+                write_outcomes(run.out, row, examples[row.split], model.statistic)
     return rows
+
+
+def selected(trainer: Any, model: Evaluation) -> float:
+    """The main metric on the validation split of the checkpoint that was chosen by it; NaN if none was."""
+    chosen = (c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == f"val/{model.main}")
+    score = next((c.best_model_score for c in chosen), None)
+    return math.nan if score is None else float(score)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import csv
-import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_suite.bench import figures, stats
-from ssl_suite.bench.stats import Cell, Column, best, decimals, format_value, group_by, random_of, row_key, wins
+from ssl_suite.bench.reading import TRAIN_LOSS, VAL_LOSS, Run, read_config, read_exhibits, read_runs
+from ssl_suite.bench.stats import Cell, Column, Verdict, best, chosen, group_by, random_of, simple_of, verdicts
 from ssl_suite.bench.store import MODALITIES, ROLES, Result, Store
+from ssl_suite.bench.table import RowKey, decimals, format_median, format_value, row_keys, row_names
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.files import write_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -28,21 +26,16 @@ ROLE_NAMES = {
     "ssl": "self-supervised",
     "supervised": "supervised",
 }
-TRAIN_LOSS = ("train/loss", "train/loss_epoch", "train/loss_step")
-VAL_LOSS = ("val/loss", "val/loss_epoch")
-MAX_ITEMS = 60  # of one exhibit
-EXHIBIT_KINDS = ("images", "text", "speech", "generated", "map", "table")
-
-
-@dataclass
-class Run:
-    """A pre-training run: what its provenance.json, config.yaml and metrics.csv say."""
-
-    folder: str
-    info: dict[str, Any]
-    config: str
-    train: list[tuple[float, float]] = field(default_factory=list)
-    val: list[tuple[float, float]] = field(default_factory=list)
+METRICS = {
+    "cer": "character error rate: edits over characters",
+    "wer": "word error rate: edits over words",
+    "unfit": "share of test items whose text has more characters than the encoder gives states, so that no answer fits",
+    "macro_f1": "mean F1 over the classes",
+    "matthews": "Matthews’ correlation",
+    "accuracy_norm": "accuracy of the likeliest answer a character",
+    "bits_per_byte": "bits a byte of text, comparable between tokenizers",
+}
+"""What names of metrics mean, where they do not say it."""
 
 
 @dataclass
@@ -51,7 +44,7 @@ class Entry:
 
     text: str = "–"
     best: bool = False
-    beats: bool = False
+    mark: int = 0
     title: str = ""
     median: str = ""
 
@@ -84,11 +77,9 @@ def build_report(folder: Path) -> Path:
     if not results:
         raise UserError(f"{path} holds no results yet: run `ssl-suite bench` with this folder first.")
     notes: list[str] = []
-    page = _render(_context(folder, results, _read_runs(folder, notes), _read_exhibits(folder, notes), notes))
-    target, temporary = folder / "report.html", folder / f".report.{os.getpid()}.tmp"
-    temporary.write_text(page, encoding="utf-8", newline="\n")
-    temporary.replace(target)
-    return target
+    page = _render(_context(folder, results, read_runs(folder, notes), read_exhibits(folder, notes), notes))
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
 
 
 def _render(context: dict[str, Any]) -> str:
@@ -102,112 +93,13 @@ def _render(context: dict[str, Any]) -> str:
     return environment.get_template("report.html.jinja").render(context).lstrip()
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
-def _read_runs(folder: Path, notes: list[str]) -> list[Run]:
-    runs = []
-    for path in sorted(folder.glob("**/provenance.json")):
-        info = _read_json(path, folder, notes)
-        if info is None:
-            continue
-        if not isinstance(info, dict) or not info.get("modality"):
-            notes.append(f"{path.relative_to(folder).as_posix()} names no modality, so its run is not shown.")
-            continue
-        home = path.parent.parent if path.parent.name == "encoder" else path.parent
-        run = Run(home.relative_to(folder).as_posix(), info, _read_config(home))
-        if (home / "metrics.csv").is_file():
-            run.train, run.val = _read_losses(home / "metrics.csv", folder, notes)
-        runs.append(run)
-    return runs
-
-
-def _read_json(path: Path, folder: Path, notes: list[str]) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        notes.append(f"{path.relative_to(folder).as_posix()} could not be read and was left out: {error}.")
-        return None
-
-
-def _read_config(home: Path) -> str:
-    try:
-        return (home / "config.yaml").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _read_losses(path: Path, folder: Path, notes: list[str]) -> tuple[list[tuple[float, float]], ...]:
-    """Training and validation losses as (step, loss) points; rows without a number are skipped."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = list(csv.DictReader(file))
-    curves = []
-    for names in (TRAIN_LOSS, VAL_LOSS):
-        column = next((name for name in names if any(row.get(name) for row in rows)), "")
-        points = [(figures.to_float(row.get("step")), figures.to_float(row.get(column))) for row in rows]
-        curves.append([(step, loss) for step, loss in points if math.isfinite(step) and math.isfinite(loss)])
-    if rows and not any(curves):
-        notes.append(f"{path.relative_to(folder).as_posix()} has no finite loss, so there is no learning curve of it.")
-    return tuple(curves)
-
-
-def _read_exhibits(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
-    exhibits: list[dict[str, Any]] = []
-    for path in sorted((folder / "exhibits").glob("*.json")):
-        found = _read_json(path, folder, notes)
-        if found is None:
-            continue
-        name = path.relative_to(folder).as_posix()
-        kind = found.get("kind") if isinstance(found, dict) else None
-        if kind not in EXHIBIT_KINDS or not found.get("modality") or not isinstance(found.get("items"), list):
-            notes.append(f"{name} is not an exhibit: modality, a kind of {', '.join(EXHIBIT_KINDS)}, list of items.")
-            continue
-        exhibit = {"kind": kind, "total": len(found["items"])}
-        exhibit |= {key: str(found.get(key) or "") for key in ("modality", "title", "caption")}
-        try:
-            exhibit |= _prepare(kind, found["items"], f"x{len(exhibits)}", exhibit["title"])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            notes.append(f"{name} was left out: its items are not those of the kind {kind!r} ({error!r}).")
-            continue
-        exhibits.append(exhibit)
-    return exhibits
-
-
-def _prepare(kind: str, items: list[Any], name: str, title: str) -> dict[str, Any]:
-    """What the template shows of an exhibit's items."""
-    if kind == "map":
-        points = [(figures.to_float(item["x"]), figures.to_float(item["y"]), str(item["label"])) for item in items]
-        points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
-        figure, legend = figures.scatter(points, name, title)
-        return {"figure": figure, "legend": legend, "items": points, "shown": min(len(points), figures.MAP_POINTS)}
-    shown = [dict(item) for item in items[:MAX_ITEMS]]
-    for item in shown if kind != "table" else ():
-        item |= {key: "" if item.get(key) is None else str(item[key]) for key in ("label", "text", "prompt")}
-        if kind == "images":
-            item["png"] = _base64(item["png"])
-        if kind == "speech":
-            item["wav"] = _base64(item["wav"]) if item.get("wav") else ""
-            item["mel"] = figures.spectrogram(item["mel"]) if item.get("mel") else ""
-    keys = list(dict.fromkeys(key for item in shown for key in item))
-    return {"items": shown, "keys": keys, "shown": len(shown)}
-
-
-def _base64(text: str) -> str:
-    try:
-        return base64.b64encode(base64.b64decode("".join(text.split()), validate=True)).decode()
-    except binascii.Error as error:
-        raise ValueError(f"not base64: {error}") from error
-
-
-# What the page shows ------------------------------------------------------------------------------------------------
-
-
 def _context(
     folder: Path, results: list[Result], runs: list[Run], exhibits: list[dict[str, Any]], notes: list[str]
 ) -> dict[str, Any]:
-    cells = stats.summarise(results)
-    summary = list(_summary(cells))
-    compared = [row for row in summary if row["comparable"]]
+    cells = stats.summarise(results, folder)
+    against = verdicts(cells, random_of), verdicts(cells, simple_of)
+    summary = list(_summary(cells, *against))
+    marks, beaten = ([row[of] for row in summary if row[of] is not None] for of in ("mark", "over_simple"))
     modalities = _ordered(
         [r.modality for r in results] + [str(run.info.get("modality", "")) for run in runs]
         + [exhibit["modality"] for exhibit in exhibits]
@@ -217,19 +109,20 @@ def _context(
         for package, version in (run.info.get("versions") or {}).items():
             versions.setdefault(str(package), set()).add(str(version))
     return {
-        "tasks": len(compared),
-        "wins": sum(row["beats"] for row in compared),
-        "over_simple": [row["over_simple"] for row in summary if row["over_simple"] is not None],
+        "random": _tally(marks),
+        "simple": _tally(beaten),
         "summary": summary,
+        "compared": [sum(v.known for c, v in found.items() if c.column.main and not c.online) for found in against],
+        "unvalidated": [row["heading"]["task"] for row in summary if not row["validated"]],
         "created": datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z").lstrip("0"),
         "measured": sorted({result.created[:10] for result in results if result.created}),
         "machines": sorted({str(run.info["machine"]) for run in runs if run.info.get("machine")}),
         "versions": {package: ", ".join(sorted(found)) for package, found in versions.items()},
-        "sections": [_section(folder, name, results, cells, runs, exhibits) for name in modalities],
+        "sections": [_section(folder, name, results, cells, against[0], runs, exhibits) for name in modalities],
         "missing": any(cell.missing for cell in cells),
         "single": any(len(cell.values) == 1 for cell in cells),
         "protocols": sorted({cell.protocol for cell in cells}),
-        "notes": notes,
+        "notes": notes + [f"{row.run} gave no result: {row.error}" for row in results if row.error],
         "role_names": ROLE_NAMES,
         "online": any(cell.online for cell in cells),
     }
@@ -240,6 +133,7 @@ def _section(
     modality: str,
     results: list[Result],
     cells: list[Cell],
+    found: Mapping[Cell, Verdict],
     runs: list[Run],
     exhibits: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -252,76 +146,94 @@ def _section(
         "data": [exhibit for exhibit in shown if exhibit["kind"] not in ("generated", "map")],
         "generated": [exhibit for exhibit in shown if exhibit["kind"] == "generated"],
         "maps": [exhibit for exhibit in shown if exhibit["kind"] == "map"],
-        "grid": _grid(offline),
-        "online": _grid([cell for cell in own if cell.online]),
-        "panels": list(_panels(offline, modality)),
+        "grid": _grid(offline, found),
+        "online": _grid([cell for cell in own if cell.online], found),
+        "metrics": {cell.metric: METRICS[cell.metric] for cell in own if cell.metric in METRICS},
+        "panels": list(_panels(offline, found, modality)),
         "curves": list(_curves(runs, modality)),
         "pretraining": list(_pretraining(runs)),
         "sources": list(_sources(folder, [row for row in results if row.modality == modality], runs)),
     }
 
 
-def _summary(cells: list[Cell]) -> Iterator[dict[str, Any]]:
-    """One row a task: its test split if scored, its first metric, and the best self-supervised method."""
+def _summary(
+    cells: list[Cell], over_random: Mapping[Cell, Verdict], over_simple: Mapping[Cell, Verdict]
+) -> Iterator[dict[str, Any]]:
+    """One row a task: its test split if scored, its main metric, and the encoder chosen on validation."""
     offline = [cell for cell in cells if not cell.online]
-    groups = group_by(offline, lambda cell: (cell.modality, cell.task, cell.column.data, cell.labels))
+    groups = group_by(offline, lambda cell: (cell.modality, cell.task, cell.column.data_hash, cell.labels))
     for key in sorted(groups, key=lambda key: _rank(key[0])):
         columns = group_by(groups[key], lambda cell: cell.column)
-        column = min(columns, key=lambda column: column.split != "test")  # min keeps the first of equals
+        column = min(columns, key=lambda column: (column.split != "test", not column.main))  # the first of equals
         row = columns[column]
         ssl = [cell for cell in row if cell.role == "ssl"]
         if not ssl:
             continue
-        top = best([cell for cell in ssl if random_of(cell, row)]) or best(ssl)
-        untrained = random_of(top, row) if top else None
-        simple = best(cell for cell in row if cell.role == "simple")
-        gain, half = stats.difference(top, untrained) if top and untrained else (math.nan, math.nan)
+        top = chosen([cell for cell in ssl if cell in over_random]) or chosen(ssl)
+        verdict, simple = (over_random.get(top), simple_of(top, row)) if top else (None, None)
         places = decimals(value for cell in row for value in cell.values)
-        won = top is not None and wins(top, row)
-        named = [(cell.method, format_value(cell, places)) for cell in (simple, untrained, top) if cell]
+        untrained = verdict.other if verdict else None
+        gains = [_gain(top, found, places) for found in (over_simple, over_random)]
+        named = [(cell.name, format_value(cell, places)) for cell in (simple, untrained, top) if cell]
         yield {
             "heading": _heading(column, row),
             "modality": column.modality,
             "texts": [format_value(c, places) if c else "–" for c in (simple, untrained, top)],
-            "method": top.method if top else "",
-            "gain": f"{gain:+.{places}f}".replace("-", "−") if math.isfinite(gain) else "–",
-            "half": f" ± {half:.{places}f}" if math.isfinite(half) else "",
-            "comparable": math.isfinite(half),
-            "beats": won,
-            "over_simple": simple.sign * (top.mean - simple.mean) > 0 if top and simple else None,
-            "strip": figures.strip(row, (untrained, top), won, "; ".join(f"{name} {text}" for name, text in named)),
+            "name": top.name if top else "",
+            "gains": gains,
+            "mark": gains[1]["mark"],
+            "over_simple": gains[0]["mark"],
+            "validated": len(ssl) == 1 or all(math.isfinite(cell.validation) for cell in ssl),
+            "strip": figures.strip(
+                row, (untrained, top), verdict is not None and verdict.mark > 0, "; ".join(map(" ".join, named))
+            ),
         }
 
 
-def _grid(cells: list[Cell]) -> Grid:
+def _gain(cell: Cell | None, found: Mapping[Cell, Verdict], places: int) -> dict[str, Any]:
+    """A difference as it is written, and its mark; None where there is no interval."""
+    if cell is None or cell not in found or not math.isfinite(found[cell].gain):
+        return {"text": "–", "mark": None}
+    verdict = found[cell]
+    half = f" ± {verdict.half_width:.{places}f}" if verdict.known else ""
+    text = f"{verdict.gain:+.{places}f}".replace("-", "−") + half
+    return {"text": text, "mark": verdict.mark if verdict.known else None}
+
+
+def _tally(marks: Sequence[int]) -> dict[str, int]:
+    return {"all": len(marks), "better": marks.count(1), "worse": marks.count(-1), "open": marks.count(0)}
+
+
+def _grid(cells: list[Cell], found: Mapping[Cell, Verdict]) -> Grid:
     columns = sorted(dict.fromkeys(cell.column for cell in cells), key=lambda c: (c.split != "test",))
-    names = stats.row_names(cells)
-    keys = sorted(dict.fromkeys(map(row_key, cells)), key=lambda key: ROLES.index(key[0]))
-    table: dict[tuple[Any, Column], Cell] = {(row_key(cell), cell.column): cell for cell in cells}
-    rows = [(names[key], key[0], f"{key[2]}, {key[3]}", [Entry() for _ in columns]) for key in keys]
+    names, keyed = row_names(cells), row_keys(cells)
+    keys = sorted(names, key=lambda key: ROLES.index(key.role))
+    table: dict[tuple[RowKey, Column], Cell] = {(keyed[cell], cell.column): cell for cell in cells}
+    rows = [(names[key], key.role, f"{key.method}, {key.encoder}", [Entry() for _ in columns]) for key in keys]
     for i, column in enumerate(columns):
         own = [cell for cell in cells if cell.column == column]
         places, winner = decimals(value for cell in own for value in cell.values), best(own)
         for key, row in zip(keys, rows, strict=True):
             if cell := table.get((key, column)):
                 title = f"seeds {', '.join(map(str, cell.seeds))}; {cell.protocol}; {cell.encoder}"
-                texts = format_value(cell, places), stats.format_median(cell, places)
-                row[3][i] = Entry(texts[0], cell is winner, wins(cell, own), title, texts[1])
+                mark = found[cell].mark if cell in found else 0
+                texts = format_value(cell, places), format_median(cell, places)
+                row[3][i] = Entry(texts[0], cell is winner, mark, title, texts[1])
     return Grid([_heading(column, [c for c in cells if c.column == column]) for column in columns], rows)
 
 
-def _panels(cells: list[Cell], modality: str) -> Iterator[tuple[dict[str, str], Markup]]:
-    names = stats.row_names(cells)
+def _panels(cells: list[Cell], found: Mapping[Cell, Verdict], modality: str) -> Iterator[tuple[dict[str, str], Markup]]:
+    names, keys = row_names(cells), row_keys(cells)
     for i, (column, own) in enumerate(group_by(cells, lambda cell: cell.column).items()):
         if any(cell.values for cell in own):
             places = decimals(value for cell in own for value in cell.values)
-            won = [wins(cell, own) for cell in own]
-            labels = [names[row_key(cell)] for cell in own]
+            won = [cell in found and found[cell].mark > 0 for cell in own]
+            labels = [names[keys[cell]] for cell in own]
             yield _heading(column, own), figures.dots(labels, own, won, places, f"dots-{modality}-{i}")
 
 
 def _curves(runs: list[Run], modality: str) -> Iterator[tuple[str, str, Markup]]:
-    for i, (method, own) in enumerate(group_by(runs, lambda run: str(run.info.get("method", "?"))).items()):
+    for i, (method, own) in enumerate(group_by(runs, lambda run: run.name).items()):
         train, val = [run.train for run in own if run.train], [run.val for run in own if run.val]
         if train or val:
             count = max(len(train), len(val))
@@ -331,8 +243,10 @@ def _curves(runs: list[Run], modality: str) -> Iterator[tuple[str, str, Markup]]
 
 def _pretraining(runs: list[Run]) -> Iterator[dict[str, Any]]:
     """A row a method, encoder, data and length of training; means over seeds."""
-    keys = ("method", "encoder", "data", "parameters", "steps")
-    for values, own in group_by(runs, lambda run: tuple(str(run.info.get(key, "")) for key in keys)).items():
+    keys = ("name", "method", "encoder", "data", "parameters", "steps")
+    for values, own in group_by(
+        runs, lambda run: (run.name, *(str(run.info.get(key, "")) for key in keys[1:]))
+    ).items():
         infos = [run.info for run in own]
         speeds = [info.get("throughput") or {} for info in infos]
         name, losses = _final_losses(infos)
@@ -357,22 +271,21 @@ def _final_losses(infos: Sequence[dict[str, Any]]) -> tuple[str, float]:
 
 
 def _sources(folder: Path, results: list[Result], runs: list[Run]) -> Iterator[dict[str, Any]]:
-    """For each method: its runs with what they gave, the command, and the config."""
-    inside = folder.resolve()
+    """For each encoder: its runs with what they gave, the command, and the config."""
     entries: list[tuple[str, str, str, list[str], str]] = []
     for run in runs:
         what = f"pre-training, seed {run.info.get('seed', '?')}"
-        entries.append(
-            (str(run.info.get("method", "?")), run.folder, str(run.info.get("command", "")), [what], run.config)
-        )
-    for (method, name, command), rows in group_by(results, lambda row: (row.method, row.run, row.command)).items():
-        home = (folder / name).resolve()
-        config = _read_config(home) if name and home.is_relative_to(inside) else ""
-        gave = [f"{r.task}, seed {r.seed}: {r.metric} {r.value:.4g}{' (online)' * r.online}" for r in rows]
-        entries.append((method, name, command, gave, config))
+        entries.append((run.name, run.folder, str(run.info.get("command", "")), [what], run.config))
+    for (encoder, name, command), rows in group_by(results, lambda row: (row.name, row.run, row.command)).items():
+        home = folder / name
+        config = read_config(folder, home) if name else ""
+        gave = [
+            f"{r.task}, seed {r.seed}: {r.error or f'{r.metric} {r.value:.4g}'}{' (online)' * r.online}" for r in rows
+        ]
+        entries.append((encoder, name, command, gave, config))
     groups = group_by(entries, lambda entry: entry[0])
-    for method in dict.fromkeys([row.method for row in results] + list(groups)):  # in the order of the tables
-        yield {"method": method, "runs": [entry[1:] for entry in groups[method]]}
+    for name in dict.fromkeys([row.name for row in results] + list(groups)):  # in the order of the tables
+        yield {"name": name, "runs": [entry[1:] for entry in groups[name]]}
 
 
 # Small helpers ------------------------------------------------------------------------------------------------------

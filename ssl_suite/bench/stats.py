@@ -1,12 +1,22 @@
-"""Statistics over seeds: means, Student t intervals, and whether one cell beats another."""
+"""Statistics over seeds and test rows: intervals of means and of differences, and which differences count.
+
+The variance of a mean over seeds has two parts. That of the seeds is s²/n, as always: three seeds are too few to be
+resampled. That of the test rows is of the mean under resampled rows (`resample`), the same draws for all that was
+scored on the same rows, so that differences are paired. Both add up, and Student's t has the degrees of freedom of
+Welch and Satterthwaite. Where outcomes of single rows are missing, what remains is Welch's interval over seeds.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ssl_suite.bench.outcomes import read_outcomes
+from ssl_suite.bench.resample import Outcomes, resampled
 
 if TYPE_CHECKING:
     from ssl_suite.bench.store import Result
@@ -22,8 +32,10 @@ class Column(NamedTuple):
     modality: str
     task: str
     data: str
+    data_hash: str
     split: str
     metric: str
+    main: bool
     direction: str
     labels: int
     online: bool
@@ -31,29 +43,42 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """The results of one method on one task, over seeds.
+    """The results of one encoder on one task, over seeds.
 
     Attributes:
         column: the task, and how it was scored.
-        method: name of the method or baseline.
+        name: of the encoder or baseline.
+        method: as in `Result`.
         role: as in `Result`.
         encoder: as in `Result`.
+        weights: as in `Result`.
         protocol: as in `Result`.
+        recipe: as in `Result`.
         seeds: all of them.
         values: the finite results, one a seed.
         mean: of `values`; NaN if there are none.
-        half_width: of the 95 % Student t interval; NaN with fewer than two values.
+        validation: mean of the main metric on the validation split; NaN unless all seeds have it.
+        deterministic: whether all seeds gave the same, down to single test rows where those are known: they are one
+            run, however often it was repeated.
+        rows: the mean over seeds under each draw of test rows; None where outcomes are missing.
+        examples: names of the test rows.
     """
 
     column: Column
+    name: str
     method: str
     role: str
     encoder: str
+    weights: str
     protocol: str
+    recipe: str
     seeds: tuple[int, ...]
     values: tuple[float, ...]
     mean: float
-    half_width: float
+    validation: float = math.nan
+    deterministic: bool = False
+    rows: Any = field(default=None, compare=False, repr=False)
+    examples: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def modality(self) -> str:
@@ -99,6 +124,52 @@ class Cell:
         """How many seeds gave no number; such a cell is shown, but wins nothing."""
         return len(self.seeds) - len(self.values)
 
+    @property
+    def half_width(self) -> float:
+        """Of the 95 % interval of the mean; NaN for one seed, and for one run repeated whose rows are not known."""
+        return half_width([self.seed_variance, self.row_variance], CONFIDENCE)
+
+    @property
+    def seed_variance(self) -> Part:
+        """Of the mean; NaN for one seed. A run that repeats itself exactly does not vary, if its test rows say so."""
+        if len(self.values) < 2 or (self.deterministic and self.rows is None):
+            return Part(math.nan, 1)
+        return Part(_squared_error(self.values), len(self.values) - 1)
+
+    @property
+    def row_variance(self) -> Part:
+        """Of the mean, 0 where outcomes are missing."""
+        return Part(0.0, 1) if self.rows is None else Part(float(self.rows.var(ddof=1)), len(self.examples) - 1)
+
+
+class Part(NamedTuple):
+    """A part of a variance, and its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a cell compares with another.
+
+    Attributes:
+        other: the cell it is compared with.
+        gain: by how much it is better, whichever way the metric points.
+        half_width: of the gain's interval, at the level that Holm's correction leaves it; NaN where it is unknown.
+        mark: +1 if the interval lies above zero, −1 if below, else 0.
+    """
+
+    other: Cell
+    gain: float
+    half_width: float
+    mark: int
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return math.isfinite(self.half_width)
+
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Mean and half width of its Student t interval.
@@ -115,54 +186,153 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return mean, math.nan
-    return mean, _t_quantile(confidence, len(values) - 1) * math.sqrt(_squared_error(values))
+    return mean, half_width([Part(_squared_error(values), len(values) - 1)], confidence)
 
 
-def summarise(rows: Iterable[Result]) -> list[Cell]:
-    """Group results over seeds, in the order they come in; everything else that differs makes another cell."""
-    groups = group_by(rows, lambda row: (_column(row), row.method, row.role, row.encoder, row.protocol))
+def summarise(rows: Iterable[Result], folder: Path | None = None) -> list[Cell]:
+    """Group results over seeds, in the order they come in; everything else that differs makes another cell.
+
+    Args:
+        rows: of a store; runs that failed count as seeds without a number.
+        folder: of the store, where the runs' outcomes are looked for; None: without them.
+    """
+    rows = list(rows)
+    failed = group_by((r for r in rows if r.error), lambda row: (row.task, row.name, row.role, row.encoder))
+    groups = group_by(
+        (r for r in rows if not r.error),
+        lambda row: (_column(row), row.name, row.method, row.role, row.encoder, row.weights, row.protocol, row.recipe),
+    )
+    outcomes = {key: _outcomes(results, folder) for key, results in groups.items()}
+    drawn = _draw(outcomes)
     cells = []
-    for (column, method, role, encoder, protocol), results in groups.items():
+    for key, results in groups.items():
+        column, name, _, role, encoder, *_ = key
         values = tuple(row.value for row in results if math.isfinite(row.value))
-        seeds = tuple(row.seed for row in results)
-        cells.append(Cell(column, method, role, encoder, protocol, seeds, values, *mean_interval(values)))
+        seeds = [row.seed for row in results]
+        seeds += [r.seed for r in failed.get((column.task, name, role, encoder), ()) if r.seed not in seeds]
+        runs = outcomes[key]
+        same = len(values) > 1 and len(set(values)) == 1 and all((run.values == runs[0].values).all() for run in runs)
+        validation = mean_interval([row.validation for row in results])[0]
+        cells.append(
+            Cell(
+                *key,
+                seeds=tuple(seeds),
+                values=values,
+                mean=mean_interval(values)[0],
+                validation=validation,
+                deterministic=same,
+                rows=drawn.get(key),
+                examples=runs[0].ids if runs else (),
+            )
+        )
     return cells
 
 
-def difference(cell: Cell, other: Cell, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """By how much `cell` is better than `other`, and the half width of that difference's interval (Welch).
+def _outcomes(results: Sequence[Result], folder: Path | None) -> list[Outcomes]:
+    """Of each run, in the order of `results`; none unless all have them, of the same rows."""
+    if folder is None or not all(math.isfinite(row.value) for row in results):
+        return []
+    found = [read_outcomes(folder / row.run, row) for row in results]
+    runs = [run for run in found if run is not None]
+    return runs if len(runs) == len(found) and len({run.ids for run in runs}) == 1 else []
 
-    Returns:
-        The gain, positive if `cell` is better whichever way the metric points, and the half width: NaN where either
-        cell has fewer than two values or a seed without one.
+
+def _draw(outcomes: dict[K, list[Outcomes]]) -> dict[K, Any]:
+    """The mean over each cell's runs under each draw; cells that were scored on the same rows share their draws."""
+    drawn = {}
+    for keys in group_by((key for key, runs in outcomes.items() if runs), lambda key: outcomes[key][0].ids).values():
+        flat = resampled([run for key in keys for run in outcomes[key]])
+        start = 0
+        for key in keys:
+            drawn[key] = flat[start : start + len(outcomes[key])].mean(0)
+            start += len(outcomes[key])
+    return drawn
+
+
+def difference(cell: Cell, other: Cell) -> tuple[float, list[Part]]:
+    """By how much `cell` is better than `other`, whichever way the metric points, and the parts of its variance.
+
+    The parts are NaN where either cell has a seed without a number or too few runs.
     """
     gain = cell.sign * (cell.mean - other.mean)
-    if min(len(cell.values), len(other.values)) < 2 or cell.missing or other.missing:
-        return gain, math.nan
-    a, b = _squared_error(cell.values), _squared_error(other.values)
-    if a + b == 0:
-        return gain, 0.0
-    freedom = (a + b) ** 2 / (a**2 / (len(cell.values) - 1) + b**2 / (len(other.values) - 1))
-    return gain, _t_quantile(confidence, freedom) * math.sqrt(a + b)
+    if cell.missing or other.missing:
+        return gain, [Part(math.nan, 1)]
+    if cell.rows is None or other.rows is None:  # what is known of one side's rows alone says nothing
+        cell, other = replace(cell, rows=None), replace(other, rows=None)
+        return gain, [cell.seed_variance, other.seed_variance]
+    if cell.examples != other.examples:
+        return gain, [cell.seed_variance, other.seed_variance, cell.row_variance, other.row_variance]
+    paired = Part(float((cell.rows - other.rows).var(ddof=1)), len(cell.examples) - 1)
+    return gain, [cell.seed_variance, other.seed_variance, paired]
 
 
-def beats(ssl_cell: Cell, random_cell: Cell) -> bool:
-    """Whether the first is better by more than the 95 % interval of the difference; False where that is unknown."""
-    gain, half_width = difference(ssl_cell, random_cell)
-    return gain > half_width
+def verdicts(cells: Sequence[Cell], reference: Callable[[Cell, Sequence[Cell]], Cell | None]) -> dict[Cell, Verdict]:
+    """Compares each self-supervised cell with its reference, corrected for the number of comparisons (Holm 1979).
+
+    The main metrics of all tasks are one family, the metrics beside them another, online figures theirs. An interval
+    is at the level at which its comparison is tested, so it leaves out zero exactly where the difference counts.
+
+    Args:
+        cells: all there are.
+        reference: what a cell is compared with, looked up among all of them.
+    """
+    pairs = [(c, other) for c in cells if c.role == "ssl" and (other := reference(c, cells)) is not None]
+    found: dict[Cell, Verdict] = {}
+    for family in group_by(pairs, lambda pair: (pair[0].column.main, pair[0].online)).values():
+        compared = [(cell, other, *difference(cell, other)) for cell, other in family]
+        tested = [(p_value(gain, parts), cell) for cell, _, gain, parts in compared]
+        levels = _holm({cell: p for p, cell in tested if math.isfinite(p)})
+        for cell, other, gain, parts in compared:
+            half = half_width(parts, 1 - levels[cell]) if cell in levels else math.nan
+            found[cell] = Verdict(other, gain, half, int(math.copysign(1, gain)) if abs(gain) > half else 0)
+    return found
+
+
+def _holm(p_values: dict[Cell, float], level: float = 1 - CONFIDENCE) -> dict[Cell, float]:
+    """The level each comparison is tested at; after the first that fails none passes, so the rest share its level."""
+    levels, failed = {}, 0.0
+    for i, (cell, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        levels[cell] = failed or level / (len(p_values) - i)
+        failed = failed or (levels[cell] if p >= levels[cell] else 0.0)
+    return levels
+
+
+def p_value(gain: float, parts: Sequence[Part]) -> float:
+    """Two-sided, of no difference; NaN where nothing varies or the variance is unknown: no claim is made of that."""
+    from scipy.special import stdtr  # comes with scikit-learn
+
+    variance = math.fsum(part.variance for part in parts)
+    return float(2 * stdtr(_freedom(parts), -abs(gain) / math.sqrt(variance))) if variance > 0 else math.nan
+
+
+def half_width(parts: Sequence[Part], confidence: float) -> float:
+    """Of a two-sided Student t interval; NaN where the variance is unknown."""
+    from scipy.special import stdtrit
+
+    variance = math.fsum(part.variance for part in parts)
+    if not variance > 0:
+        return variance
+    return float(stdtrit(_freedom(parts), (1 + confidence) / 2)) * math.sqrt(variance)
+
+
+def _freedom(parts: Sequence[Part]) -> float:
+    """Of a sum of variances, after Welch and Satterthwaite."""
+    total = math.fsum(part.variance for part in parts)
+    return total**2 / math.fsum(part.variance**2 / max(part.freedom, 1) for part in parts)
 
 
 def random_of(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
-    """The random-weights cell of the same encoder, judged on the same task in the same way."""
-    key = (cell.column, cell.encoder, cell.protocol)
-    same = (other for other in cells if other.role == "random" and (other.column, other.encoder, other.protocol) == key)
-    return next(same, None)
+    """The random-weights cell of the same encoder, judged on the same task by the same recipe."""
+
+    def key(c: Cell) -> tuple[Any, ...]:
+        return c.column, c.encoder, c.protocol, c.recipe
+
+    return next((other for other in cells if other.role == "random" and key(other) == key(cell)), None)
 
 
-def wins(cell: Cell, cells: Iterable[Cell]) -> bool:
-    """Whether a self-supervised cell beats the random weights of its own encoder, looked up among `cells`."""
-    untrained = random_of(cell, cells)
-    return cell.role == "ssl" and untrained is not None and beats(cell, untrained)
+def simple_of(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
+    """The best simple baseline of the same task."""
+    return best(other for other in cells if other.role == "simple" and other.column == cell.column)
 
 
 def best(cells: Iterable[Cell]) -> Cell | None:
@@ -171,44 +341,12 @@ def best(cells: Iterable[Cell]) -> Cell | None:
     return max(complete, key=lambda cell: cell.sign * cell.mean, default=None)
 
 
-def row_key(cell: Cell) -> tuple[str, str, str, str]:
-    """What makes two cells the same row of a table: role, method, encoder and protocol."""
-    return cell.role, cell.method, cell.encoder, cell.protocol
-
-
-def row_names(cells: Iterable[Cell]) -> dict[tuple[str, str, str, str], str]:
-    """A row's name: its method, with encoder and protocol only where they tell two rows apart."""
-    names = {}
-    keys = dict.fromkeys(map(row_key, cells))
-    for role, method, encoder, protocol in keys:
-        same = [key for key in keys if key[:2] == (role, method)]
-        parts = ["random weights" if method == "random" else method]
-        parts += [encoder] * (len({key[2] for key in same}) > 1) + [protocol] * (len({key[3] for key in same}) > 1)
-        names[role, method, encoder, protocol] = " · ".join(parts)
-    return names
-
-
-def decimals(values: Iterable[float]) -> int:
-    """Decimals that suit numbers of this size: 3 for fractions, 1 for percentages, 0 from a thousand on."""
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return 3 if largest < 10 else 1 if largest < 1000 else 0
-
-
-def format_value(cell: Cell, places: int | None = None) -> str:
-    """Mean ± half width, without the latter where it is unknown; "n/a" without any value."""
-    if not cell.values:
-        return "n/a"
-    places = decimals([cell.mean]) if places is None else places
-    interval = f" ± {cell.half_width:.{places}f}" if math.isfinite(cell.half_width) else ""
-    return f"{cell.mean:.{places}f}{interval}" + (" †" if cell.missing else "")
-
-
-def format_median(cell: Cell, places: int | None = None) -> str:
-    """Median and, in brackets, the least and the greatest value; empty for fewer than two."""
-    if len(cell.values) < 2:
-        return ""
-    places = decimals([cell.mean]) if places is None else places
-    return f"{cell.median:.{places}f} [{min(cell.values):.{places}f}, {max(cell.values):.{places}f}]"
+def chosen(cells: Iterable[Cell]) -> Cell | None:
+    """The best on the validation split, or on the split itself where not all were validated."""
+    complete = [cell for cell in cells if cell.values and not cell.missing]
+    if not all(math.isfinite(cell.validation) for cell in complete):
+        return best(complete)
+    return max(complete, key=lambda cell: cell.sign * cell.validation, default=None)
 
 
 def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -220,7 +358,7 @@ def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def _column(row: Result) -> Column:
-    return Column(row.modality, row.task, row.data, row.split, row.metric, row.direction, row.labels, row.online)
+    return Column(*(getattr(row, name) for name in Column._fields))
 
 
 def _squared_error(values: Sequence[float]) -> float:
@@ -229,9 +367,3 @@ def _squared_error(values: Sequence[float]) -> float:
         return 0.0
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
-
-
-def _t_quantile(confidence: float, freedom: float) -> float:
-    from scipy.special import stdtrit  # comes with scikit-learn
-
-    return float(stdtrit(freedom, (1 + confidence) / 2))

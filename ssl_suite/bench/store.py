@@ -9,67 +9,81 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssl_suite.core.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from ssl_suite.core.hashing import config_hash
 
 ROLES = ("simple", "random", "ssl", "supervised")
 MODALITIES = ("text", "image", "speech")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x53534C53  # "SSLS": tells our files from other SQLite databases
 LOCK_TIMEOUT = 60.0  # seconds a writer waits for the others
 
 
 @dataclass(frozen=True)
 class Result:
-    """One number: one method judged on one task with one seed.
+    """One number: one encoder judged on one task with one seed; or, with an `error`, a run that gave none.
 
     Attributes:
         modality: "text", "image" or "speech".
-        method: a method's name (SimCLR), or of a baseline (random, raw pixels).
+        name: what the encoder is called in tables (SpanBERT); of a baseline: random, raw pixels.
+        method: what trained the encoder (MaskedLM), or the baseline.
         role: "ssl", "random" (the same encoder, untrained), "simple" (no encoder) or "supervised" (from scratch).
-        encoder: which encoder; only results of the same encoder are compared with its random weights.
+        encoder: class and shape; only results of the same one are compared with its random weights.
+        weights: hash of the encoder the run started from.
         task: digits, part of speech, characters.
         data: where the task's data comes from (samples:digits).
+        data_hash: of the rows of all its splits.
+        fold: of the data, where it is split in several ways.
         split: the split that was scored.
         metric: accuracy, cer.
+        main: whether the metric is the task's own, which selects models; the others are shown beside it.
         direction: "max" if more is better, "min" if less is.
         value: the number; NaN where a run gave none.
+        validation: the main metric on the validation split, of the weights that were tested; NaN if unknown.
         seed: of the run.
         labels: labelled examples used.
         protocol: how it was judged, name@version (probe@1).
-        config_hash: of the resolved config.
+        recipe: hash of the resolved options, without what the other columns say (encoder, data source, seed, outputs).
+        checkpoint: hash of the trained weights that `test` was given; "" where the run itself trained them.
         seconds: wall-clock time of the run.
-        run: folder of the run, relative to the store.
+        run: folder of the run, relative to the store; with the outcomes of the main metric.
         command: the exact command line.
         created: ISO 8601 time.
         version: of ssl_suite.
         online: from a probe that watched pre-training; never mixed with offline results.
+        error: why there is no number.
     """
 
     modality: str
+    name: str
     method: str
     role: str
     encoder: str
+    weights: str
     task: str
     data: str
+    data_hash: str
+    fold: int
     split: str
     metric: str
+    main: bool
     direction: str
     value: float
+    validation: float
     seed: int
     labels: int
     protocol: str
-    config_hash: str
+    recipe: str
+    checkpoint: str
     seconds: float
     run: str
     command: str
     created: str
     version: str
     online: bool = False
+    error: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -77,12 +91,18 @@ class Result:
         if self.direction not in ("max", "min"):
             raise UserError(f"A result's direction is 'max' or 'min', not {self.direction!r}.")
 
+    @property
+    def identity(self) -> str:
+        """Hash of everything that determines the numbers of this run on this split."""
+        return config_hash({name: getattr(self, name) for name in KEY if name != "metric"})
+
 
 COLUMNS = tuple(field.name for field in fields(Result))
-# `encoder` and `online` belong to the key: two encoders each need their own random-weights row,
-# and an online figure must not take the place of an offline one.
+# All that determines a number. Two encoders of one method and shape differ in their weights; the name is here because
+# two names for the same weights are two rows of a table, and `online` so that no such figure replaces an offline one.
 KEY = (
-    "modality", "method", "role", "encoder", "task", "data", "split", "metric", "seed", "protocol", "labels", "online",
+    "modality", "name", "method", "role", "encoder", "weights", "task", "data_hash", "fold", "split", "metric", "seed",
+    "labels", "protocol", "recipe", "checkpoint", "online",
 )  # fmt: skip
 _SQL_TYPES = {"float": "REAL", "int": "INTEGER NOT NULL", "bool": "INTEGER NOT NULL", "str": "TEXT NOT NULL"}
 
@@ -94,7 +114,7 @@ class Store:
         path: of the database; made, with its folder, if absent.
 
     Raises:
-        UserError: the file is something else, cannot be opened, or a newer ssl_suite wrote it.
+        UserError: the file is something else, cannot be opened, or another version of ssl_suite wrote it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -107,8 +127,13 @@ class Store:
             if not self._is_ready(db):
                 _create(db)
 
-    def add(self, results: Iterable[Result]) -> None:
-        """Write all results, or none; a result with the key of an older one replaces it (see `KEY`)."""
+    def add(self, results: Iterable[Result], instead_of: str | None = None) -> None:
+        """Write all results, or none; a result with the key of an older one replaces it (see `KEY`).
+
+        Args:
+            results: to write.
+            instead_of: a run folder that was overwritten: all that it gave before goes.
+        """
         updates = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in KEY)
         statement = (
             f"INSERT INTO results ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
@@ -116,6 +141,8 @@ class Store:
         )
         rows = [_to_row(result) for result in results]
         with self._connect() as db, _transaction(db):
+            if instead_of is not None:
+                db.execute("DELETE FROM results WHERE run = ?", (instead_of,))
             db.executemany(statement, rows)
 
     def rows(self, **filters: Any) -> list[Result]:
@@ -150,6 +177,11 @@ class Store:
             raise UserError(
                 f"{self.path} was written by a newer ssl_suite (schema {version}, this one reads up to "
                 f"{SCHEMA_VERSION}): upgrade ssl_suite or choose another file."
+            )
+        if application == APPLICATION_ID and tables and version < SCHEMA_VERSION:
+            raise UserError(
+                f"{self.path} was written by an older ssl_suite (schema {version}), whose rows do not say which "
+                "weights and data they are of: move it away and run again."
             )
         if application != APPLICATION_ID and (application or version or tables):
             raise UserError(f"{self.path} is a SQLite database, but not a results store: choose another file.")
@@ -192,35 +224,9 @@ def _to_row(result: Result) -> tuple[Any, ...]:
 
 def _from_row(row: Sequence[Any]) -> Result:
     values = dict(zip(COLUMNS, row, strict=True))
-    for name in ("value", "seconds"):  # SQLite keeps NaN as NULL
+    for name in ("value", "validation", "seconds"):  # SQLite keeps NaN as NULL
         values[name] = math.nan if values[name] is None else float(values[name])
-    return Result(**{**values, "online": bool(values["online"])})
-
-
-def format_table(rows: Sequence[Result]) -> Table:
-    """The results over seeds, for the terminal: mean ± interval, the best of each task in bold, ▲ beats random."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from ssl_suite.bench.stats import best, format_median, format_value, group_by, row_key, row_names, summarise, wins
-
-    table = Table("task", title="Results over seeds; bold: the best of a task; ▲: beats random weights")
-    table.add_column("method", no_wrap=True)
-    table.add_column("mean ± 95 %", justify="right", no_wrap=True)
-    table.add_column("median [min, max]", justify="right", no_wrap=True)
-    for column, cells in group_by(summarise(rows), lambda cell: cell.column).items():
-        winner = best(cells)
-        metric = f"{column.metric} {cells[0].arrow}" + (f" ({column.split})" if column.split != "test" else "")
-        protocols = ", ".join(dict.fromkeys(cell.protocol + " (online)" * cell.online for cell in cells))
-        names = row_names(cells)
-        heading = [column.task, metric, f"{column.labels} labels", protocols]
-        for i, cell in enumerate(cells):
-            told = heading[i:] if cell is cells[-1] else heading[i : i + 1]  # a line a row, what is left in the last
-            name = names[row_key(cell)].replace(" · ", "\n")
-            texts = ["\n".join(told), name, format_value(cell) + " ▲" * wins(cell, cells), format_median(cell)]
-            table.add_row(*map(Text, texts), style="bold" if cell is winner else None)
-        table.add_section()
-    return table
+    return Result(**{**values, "online": bool(values["online"]), "main": bool(values["main"])})
 
 
 def to_json(rows: Sequence[Result]) -> str:

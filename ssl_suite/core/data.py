@@ -159,6 +159,10 @@ class DataModule(pl.LightningDataModule):
     def fingerprint(self, split: str) -> str:
         """Names a split's data and every option that changes what an encoder sees; keys the feature cache."""
 
+    def identity(self) -> str:
+        """Names all rows of the task, whatever encoder reads them and whichever of them a seed gives labels."""
+        return "|".join(f"{split}:{self.fingerprint(split)}" for split in self.splits())
+
     def ids(self, split: str) -> list[str]:
         """A name for each item of a split."""
         return [str(i) for i in range(self.size(split))]

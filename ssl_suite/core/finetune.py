@@ -13,9 +13,10 @@ from ssl_suite.core.data import Request, Split
 from ssl_suite.core.encoder import Encoded, Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import FeatureBatch
-from ssl_suite.core.folder import fingerprint, load_encoder
+from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.module import Evaluation
 from ssl_suite.core.optim import Optim, parameter_groups
+from ssl_suite.core.outcomes import Example
 from ssl_suite.core.readout import Readout
 from ssl_suite.core.sharding import FSDP2
 from ssl_suite.core.task import Task
@@ -44,11 +45,9 @@ class Finetune(Evaluation):
         standardize: bool = True,
         optim: Optim = Optim(weight_decay=0.0),
     ) -> None:
-        super().__init__(optim)
         if task is None:
             raise UserError("Finetune needs a task (--model.task Classify, Regress, Tag, ...): this data names none.")
-        self.encoder = load_encoder(encoder)
-        self.encoder_source = encoder if isinstance(encoder, str) else type(encoder).__name__
+        super().__init__(encoder, optim)
         self.task, self.mode = task, mode
         self.scores = nn.ModuleDict()  # metrics of each split
         self.readout = Readout(readout, self.encoder, task.sequence, standardize and mode == "probe")
@@ -60,6 +59,17 @@ class Finetune(Evaluation):
     @property
     def main(self) -> str:
         return self.task.main
+
+    @property
+    def less_is_better(self) -> frozenset[str]:  # type: ignore[override]
+        return self.task.less_is_better
+
+    @property
+    def statistic(self) -> str:  # type: ignore[override]
+        return self.task.statistic
+
+    def named(self, rows: list[tuple[int, Any]], split: str) -> list[Example]:
+        return self.task.examples(rows, self.data, split)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -127,12 +137,13 @@ class Finetune(Evaluation):
         self.log_scalars("train", {"loss": loss.detach()}, batch, bar=("loss",))
         return loss
 
-    def _evaluate(self, batch: Batch, split: str) -> None:
+    def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
         output, mask = self(batch)
         if batch.target is None:
             raise UserError(f"The {split} split of {self.data.source_name} has no targets; use `predict`.")
         self.log_mean(f"{prefix(split)}/loss", self.task.loss(output, mask, batch.target), len(batch))
         self.task.update(self._scores(split), output, mask, batch.target)
+        return output, mask
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate(batch, self.data.parts("validation")[dataloader_idx])
@@ -141,7 +152,10 @@ class Finetune(Evaluation):
         self._report("validation")
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate(batch, self.data.parts("test")[dataloader_idx])
+        split = self.data.parts("test")[dataloader_idx]
+        output, mask = self._evaluate(batch, split)
+        assert batch.target is not None
+        self.keep(split, batch, self.task.outcomes(output, mask, batch.target))
 
     def on_test_epoch_end(self) -> None:
         self._report("test")

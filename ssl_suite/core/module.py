@@ -17,8 +17,11 @@ from ssl_suite.core.batch import Batch
 from ssl_suite.core.data import DataModule, batches_done, run_seed
 from ssl_suite.core.encoder import Encoder, an
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.folder import fingerprint, load_encoder
+from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.muon import hidden_matrices, split_matrices
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
+from ssl_suite.core.outcomes import Example, by_id, gathered
 from ssl_suite.core.random import item_seed, seed_all
 from ssl_suite.core.sharding import FSDP2, shard
 
@@ -134,13 +137,43 @@ class Evaluation(TrainModule):
 
     Attributes:
         encoder_source: what the encoder was made from, as the user named it.
+        weights: hash of the encoder it starts from, see `weights_hash`.
+        shape: hash of what that encoder shares with its untrained twin.
         mode: how the encoder is used.
         main: the metric that stands for the others.
+        less_is_better: names of the metrics that are better the smaller they are.
+        statistic: how the main metric is made of outcomes, see `core.outcomes`.
         protocol: how results name the way of judging.
     """
 
     encoder_source: str
+    weights: str
+    shape: str
     mode: str
+    less_is_better: frozenset[str] = frozenset()
+    statistic: str = "ratio"
+
+    def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
+        super().__init__(optim)
+        self.encoder = load_encoder(encoder)
+        self.encoder_source = encoder if isinstance(encoder, str) else type(encoder).__name__
+        self.weights, self.shape = weights_hash(self.encoder, encoder), encoder_shape(self.encoder)
+        self._outcomes: dict[str, list[tuple[int, Any]]] = {}
+
+    def keep(self, split: str, batch: Batch, outcomes: list[Any]) -> None:
+        """Notes what each test item of a batch adds to the main metric; nothing where that is not known."""
+        if outcomes:
+            self._outcomes.setdefault(split, []).extend(zip(batch.index.tolist(), outcomes, strict=True))
+
+    def on_test_start(self) -> None:
+        self._outcomes.clear()
+
+    def examples(self, split: str) -> list[Example]:
+        """Outcomes of a tested split, of all ranks and in its order; every rank must ask."""
+        return self.named(sorted(gathered(self._outcomes.get(split, [])), key=lambda row: row[0]), split)
+
+    def named(self, rows: list[tuple[int, Any]], split: str) -> list[Example]:
+        return by_id(rows, self.data, split)
 
     @property
     def main(self) -> str:
@@ -149,6 +182,21 @@ class Evaluation(TrainModule):
     @property
     def protocol(self) -> str:
         return self.mode
+
+
+def weights_hash(encoder: Encoder, source: Encoder | str) -> str:
+    """Names what an encoder starts from: its trained weights; or what they are drawn from, the seed apart."""
+    if not isinstance(source, str) or source.startswith("random:"):
+        return f"random-{encoder_shape(encoder)}"
+    if source.startswith("reemb:"):  # shuffled by the seed
+        return f"reemb-{fingerprint(load_encoder(source.removeprefix('reemb:')))}"
+    return fingerprint(encoder)
+
+
+def encoder_shape(encoder: Encoder) -> str:
+    """Hash of class, arguments and tokenizer: what an encoder shares with its untrained twin."""
+    tokenizer = encoder.tokenizer.to_str() if encoder.tokenizer is not None else None
+    return config_hash({"class": type(encoder).__name__, **encoder.config, "tokenizer": tokenizer})
 
 
 def log_interval(trainer: pl.Trainer) -> int:

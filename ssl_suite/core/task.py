@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.outcomes import Example, Outcome, by_id
 
 if TYPE_CHECKING:
     from ssl_suite.core.data import DataModule
@@ -24,7 +25,8 @@ class Task(nn.Module):
         sequence: whether it reads the time axis (tagging, CTC) or one vector an input.
         target: what kind of target it asks the data module for.
         main: name of the metric that selects models.
-        direction: of the main metric: max or min.
+        less_is_better: names of the metrics that are better the smaller they are.
+        statistic: how the main metric is made of what `outcomes` gives, see `core.outcomes`.
         labels: what it can answer; the target of label i is i.
         unseen: labels of the data at hand that training did not have; the target of label k is len(labels) + k. They
             cost no loss, and count as wrong whatever is answered.
@@ -33,9 +35,15 @@ class Task(nn.Module):
     sequence: bool = False
     target: TargetKind
     main: str
-    direction: Literal["max", "min"] = "max"
+    less_is_better: frozenset[str] = frozenset()
+    statistic: str = "ratio"
     labels: list[str]
     unseen: Sequence[str] = ()
+
+    @property
+    def direction(self) -> Literal["max", "min"]:
+        """Of the main metric."""
+        return "min" if self.main in self.less_is_better else "max"
 
     @abstractmethod
     def build(self, dim: int, labels: list[str]) -> None:
@@ -73,6 +81,20 @@ class Task(nn.Module):
     def compute(self, metrics: MetricCollection, data: DataModule, split: str) -> Mapping[str, Tensor]:
         """The figures of a split; a task whose answers are read from the data, as spans are, looks there."""
         return metrics.compute()
+
+    def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Outcome] | list[Any]:
+        """What each item of a batch adds to the main metric, for intervals over test rows; nothing: not known."""
+        return []
+
+    def examples(self, rows: list[tuple[int, Any]], data: DataModule, split: str) -> list[Example]:
+        """The outcomes of a split under the names of what was judged: its items, or the questions behind them.
+
+        Args:
+            rows: (item, what `outcomes` kept of it), of all ranks, in the order of the split.
+            data: the items are of.
+            split: of the items.
+        """
+        return by_id(rows, data, split)
 
     def predict(self, output: Tensor, mask: Tensor, target: Tensor | None) -> list[Any]:
         """What `predict` keeps of each item; `target` may say where an answer can lie."""

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import check_head, expect_choice, head
 from ssl_suite.tasks.metrics import Matthews, SecondF1
@@ -45,6 +46,7 @@ class Classify(Task):
         check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
         self.names, self.main = tuple(metrics), metrics[0]
+        self.statistic = self.main if self.main in ("macro_f1", "matthews") else "ratio"
 
     def build(self, dim: int, labels: list[str]) -> None:
         expect_choice(labels)
@@ -66,6 +68,17 @@ class Classify(Task):
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
         metrics.update(output.argmax(-1), target)
+
+    def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Outcome]:
+        pairs = zip(output.argmax(-1).tolist(), target.tolist(), strict=True)
+        return [None if true == IGNORE else self._outcome(said, true) for said, true in pairs]
+
+    def _outcome(self, said: int, true: int) -> tuple[float, float]:
+        if self.main == "accuracy":
+            return float(said == true), 1.0
+        if self.main == "f1":  # 2 true positives / (answers + truths of the second class)
+            return 2.0 * (said == true == 1), float(said == 1) + (true == 1)
+        return said, true
 
     def decode(self, output: Tensor, mask: Tensor) -> list[str]:
         return [self.labels[i] for i in output.argmax(-1).tolist()]

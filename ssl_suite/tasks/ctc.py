@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.functional.text import edit_distance
 from torchmetrics.text import CharErrorRate, WordErrorRate
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import check_head, head
 
@@ -33,7 +35,7 @@ class CTC(Task):
     sequence = True
     target = "characters"
     main = "cer"
-    direction = "min"
+    less_is_better = frozenset({"cer", "wer", "unsayable", "unfit"})
 
     def __init__(self, hidden: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
@@ -70,13 +72,23 @@ class CTC(Task):
         return MetricCollection(made, compute_groups=False)
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
-        names = self.every_label
-        said = ["".join(names[i] for i in row.tolist() if i != IGNORE) for row in target]
-        heard = [text.strip() for text in self.decode(output, mask)]  # as jiwer does
+        heard, said = self._texts(output, mask, target)
         metrics["cer"].update(heard, said)
         metrics["wer"].update(heard, said)
         metrics["unsayable"].update((target >= len(self.labels))[target != IGNORE])
         metrics["unfit"].update(unfit(mask.sum(1), self._sayable(target)))
+
+    def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Outcome]:
+        """Character errors and characters."""
+        heard, said = self._texts(output, mask, target)
+        errors = edit_distance(heard, said, reduction="none").tolist()
+        return [(float(wrong), float(len(text))) for wrong, text in zip(errors, said, strict=True)]
+
+    def _texts(self, output: Tensor, mask: Tensor, target: Tensor) -> tuple[list[str], list[str]]:
+        """Answers and references."""
+        names = self.every_label
+        said = ["".join(names[i] for i in row.tolist() if i != IGNORE) for row in target]
+        return [text.strip() for text in self.decode(output, mask)], said  # stripped as jiwer does
 
     def decode(self, output: Tensor, mask: Tensor) -> list[str]:
         """The best output of each real frame; repeats merge, blanks go, and marks join their letters (NFC)."""

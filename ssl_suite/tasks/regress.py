@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.regression import MeanSquaredError
 
+from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import check_head, head
 from ssl_suite.tasks.metrics import Pearson, Spearman
@@ -28,6 +29,7 @@ class Regress(Task):
     """
 
     target = "value"
+    less_is_better = frozenset({"mse"})
 
     def __init__(
         self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("pearson", "spearman", "mse")
@@ -36,7 +38,7 @@ class Regress(Task):
         check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
         self.names, self.main = tuple(metrics), metrics[0]
-        self.direction = "min" if self.main == "mse" else "max"
+        self.statistic = "ratio" if self.main == "mse" else self.main
 
     def build(self, dim: int, labels: list[str]) -> None:
         self.labels = labels
@@ -53,6 +55,10 @@ class Regress(Task):
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
         metrics.update(output.float(), target)
+
+    def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Outcome]:
+        pairs = zip(output.float().tolist(), target.tolist(), strict=True)
+        return [((said - true) ** 2, 1.0) if self.main == "mse" else (said, true) for said, true in pairs]
 
     def decode(self, output: Tensor, mask: Tensor) -> list[float]:
         return output.tolist()

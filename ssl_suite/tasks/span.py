@@ -16,6 +16,7 @@ from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.outcomes import Example
 from ssl_suite.core.spans import Asked, Asking, SpanTarget
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import check_head, head
@@ -168,6 +169,18 @@ class Span(Task):
         assert target is not None
         places, scores = self.search(output, SpanTarget(*target.unbind(1)))
         return list(zip(places.tolist(), scores.tolist(), strict=True))
+
+    def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Any]:
+        return self.predict(output, mask, target)
+
+    def examples(self, rows: list[tuple[int, Any]], data: DataModule, split: str) -> list[Example]:
+        """F1 of each question."""
+        asked = questions(data, split)
+        if asked.answers is None or not rows:
+            return []
+        places, scores = (torch.tensor([row[i] for _, row in rows]) for i in range(2))
+        given = [(a.question, self.said(a)) for a in join(asked, places, scores)]
+        return [(asked.ids[q], score(text, asked.answers[q], self.scoring)[1], 1.0) for q, text in given]
 
     def files(self, rows: list[tuple[int, Any]], data: DataModule, split: str) -> dict[str, Any]:
         """`predictions.json` and, for SQuAD 2.0, `null_odds.json`, as the official scripts read them."""

@@ -12,9 +12,10 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import check_head, expect_choice, head
-from ssl_suite.tasks.metrics import EntityF1, MacroF1, are_entities
+from ssl_suite.tasks.metrics import EntityF1, MacroF1, are_entities, entities
 
 Name = Literal["accuracy", "macro_f1", "entity_f1"]
 
@@ -86,6 +87,20 @@ class Tag(Task):
         if "entity_f1" in metrics:
             said = [self._names(row, keep) for row, keep in zip(answer.masked_fill(~seen, -1), counted, strict=True)]
             metrics["entity_f1"].update(said, [self._names(*row) for row in zip(target, counted, strict=True)])
+
+    def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Outcome]:
+        """Of `accuracy` and `entity_f1`; `macro_f1` is of the tags of all rows together."""
+        if self.main == "macro_f1":
+            return []
+        beyond = (0, target.shape[1] - output.shape[1])
+        answer = F.pad(output.argmax(-1), beyond).masked_fill(~F.pad(mask, beyond), -1)
+        counted = target != IGNORE
+        if self.main == "accuracy":
+            right = ((answer == target) & counted).sum(1).tolist()
+            return list(zip(map(float, right), map(float, counted.sum(1).tolist()), strict=True))
+        said = [entities(self._names(*row)) for row in zip(answer, counted, strict=True)]
+        true = [entities(self._names(*row)) for row in zip(target, counted, strict=True)]
+        return [(2.0 * len(a & b), float(len(a) + len(b))) for a, b in zip(said, true, strict=True)]
 
     def _names(self, row: Tensor, keep: Tensor) -> list[str]:
         names = self.every_label

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import wave
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_suite.bench import figures, stats
+from ssl_suite.bench import figures
 from ssl_suite.bench.report import build_report
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.errors import UserError
@@ -62,12 +63,13 @@ def make_result(modality: str, method: str, role: str, task: str, value: float, 
     metric, direction, labels = tasks[task]
     run = f"{modality}/{method}-{task}-{seed}".replace(" ", "-")
     values: dict[str, object] = {
-        "data": f"samples:{task}", "split": "test", "protocol": "supervised@1" if role == "supervised" else "probe@1",
-        "config_hash": "3f9a", "seconds": 41.5, "run": run, "created": "2026-03-02T10:00:00+00:00", "version": "0.1.0",
+        "data": f"samples:{task}", "data_hash": task, "split": "test", "fold": 0, "main": True, "checkpoint": "",
+        "protocol": "supervised@1" if role == "supervised" else "probe@1", "recipe": "3f9a", "weights": method,
+        "validation": value, "seconds": 41.5, "run": run, "created": "2026-03-02T10:00:00+00:00", "version": "0.1.0",
         "command": f"ssl-suite fit -c configs/{modality}/probe.yaml --model.encoder runs/{method} --seed {seed}",
     }  # fmt: skip
-    return Result(modality, method, role, encoder, task, metric=metric, direction=direction, value=value, seed=seed,
-                  labels=labels, **{**values, **other})  # type: ignore[arg-type]  # fmt: skip
+    values |= {"metric": metric, "direction": direction, "labels": labels} | other
+    return Result(modality, method, method, role, encoder, task=task, value=value, seed=seed, **values)  # type: ignore[arg-type]
 
 
 def make_png(pixels: np.ndarray) -> str:
@@ -271,6 +273,60 @@ def test_a_config_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     assert "secret" not in build_report(folder).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "encoder/provenance.json", "exhibit"])
+def test_a_link_to_a_file_outside_the_folder_is_not_followed(tmp_path: Path, name: str) -> None:
+    folder, secret = tmp_path / "runs", tmp_path / "secret"
+    make_folder(folder)
+    path = folder / "exhibits/1.json" if name == "exhibit" else folder / "image/SimCLR-0" / name
+    secret.write_text(path.read_text().replace("SimCLR", "Secret").replace("Film reviews", "Secret"))
+    path.unlink()
+    path.write_text(secret.read_text())
+    if name != "metrics.csv":
+        assert "Secret" in build_report(folder).read_text(encoding="utf-8"), "a file of the folder is shown"
+    path.unlink()
+    path.symlink_to(secret)
+    html = build_report(folder).read_text(encoding="utf-8")
+    assert "Secret" not in html
+    assert ("leads outside" in html) == (name not in ("config.yaml", "metrics.csv"))
+    if name == "metrics.csv":
+        assert "Loss of SimCLR against the step, 2 runs" in html
+
+
+def test_failed_runs_are_told_with_their_sentence(tmp_path: Path) -> None:
+    rows = [make_result("image", "SimCLR", "ssl", "digits", 0.9 + seed / 100, seed) for seed in range(2)]
+    failed = replace(rows[0], seed=2, run="tasks/digits/SimCLR-seed2", metric="", main=False, value=math.nan,
+                     error="The loss became nan at step 7.")  # fmt: skip
+    Store(tmp_path / "results.sqlite").add([*rows, failed])
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "tasks/digits/SimCLR-seed2 gave no result: The loss became nan at step 7." in html
+    assert "†" in html
+
+
+def test_losses_are_marked_and_counted_and_the_headline_says_how(tmp_path: Path) -> None:
+    means = {"random": (0.6, 0.6), "SimCLR": (0.9, 0.4), "raw pixels": (0.7, 0.4)}
+    roles = {"random": "random", "SimCLR": "ssl", "raw pixels": "simple"}
+    Store(tmp_path / "results.sqlite").add(
+        make_result("image", method, roles[method], task, mean + seed / 200, seed)
+        for method, values in means.items()
+        for task, mean in zip(("digits", "faces"), values, strict=True)
+        for seed in SEEDS
+    )
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    text = " ".join(re.sub(r"<[^>]*>", "", html).split())
+    assert "On 1 of 2 tasks self-supervised features beat the same encoder with random weights, on 1 they" in text
+    assert "Against the simple baseline they are better on 1 of 2, worse on 0, and not told apart on 1." in text
+    assert "2 comparisons with random weights, 2 with simple baselines" in text
+    assert "chosen on validation" in text
+    assert "worse than random weights" in html
+
+
+def test_names_of_metrics_are_explained(tmp_path: Path) -> None:
+    rows = [make_result("speech", "CPC", "ssl", "characters", 0.5, s, metric="unfit", main=False) for s in SEEDS]
+    Store(tmp_path / "results.sqlite").add(rows)
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "<b>unfit</b>: share of test items whose text has more characters than" in html
+
+
 def test_one_seed_and_no_exhibits_are_told_in_words(tmp_path: Path) -> None:
     rows = [
         make_result("speech", "CPC", "ssl", "keyword", 0.8, 0),
@@ -300,7 +356,7 @@ def test_a_seed_without_a_number_is_marked_and_wins_nothing(tmp_path: Path) -> N
     html = build_report(tmp_path).read_text(encoding="utf-8")
     assert re.search(r"0\.905 ± 0\.064 †", html)
     assert "n/a" in html
-    assert "▲</span><span" not in html
+    assert "better than random weights" not in html
 
 
 def test_broken_files_are_named_and_left_out(tmp_path: Path) -> None:
@@ -352,10 +408,6 @@ def test_counts_are_short(count: int | None, text: str) -> None:
     assert figures.compact(count) == text
 
 
-def test_decimals_suit_the_size() -> None:
-    assert [stats.decimals([value]) for value in (0.5, 91.2, 4321.0)] == [3, 1, 0]
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_in_a_browser(page: Path, width: int, scheme: str) -> None:
@@ -379,6 +431,11 @@ def test_in_a_browser(page: Path, width: int, scheme: str) -> None:
             ".map(r => Math.min(r.width, r.height))"
         )
         fits = tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        names = tab.evaluate("Math.max(...[...document.querySelectorAll('.results tbody th')].map(e => e.offsetWidth))")
+        hints = tab.evaluate(
+            "[...document.querySelectorAll('.results')]"
+            ".every(e => getComputedStyle(e.parentElement.nextElementSibling).display != 'none')"
+        )
         broken = tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length")
         browser.close()
     assert not problems
@@ -386,3 +443,5 @@ def test_in_a_browser(page: Path, width: int, scheme: str) -> None:
     assert min(sizes) > 10
     assert fits
     assert not broken
+    assert names < 0.45 * width, "a name must leave room for its figures"
+    assert hints == (width < 640), "that a table goes on is said where it may"

@@ -1,4 +1,4 @@
-"""The store keeps what it is given, from several writers at once, and its statistics agree with SciPy."""
+"""The store keeps what it is given, from several writers at once; only what is the same result replaces another."""
 
 import json
 import math
@@ -11,23 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
+from results import RESULT
 
-from ssl_suite.bench.runner import main_metrics
-from ssl_suite.bench.stats import beats, best, difference, format_median, mean_interval, random_of, summarise
-from ssl_suite.bench.store import Result, Store, format_table, to_json
+from ssl_suite.bench.store import Store, to_json
 from ssl_suite.core.errors import UserError
-
-RESULT = Result(
-    modality="image", method="SimCLR", role="ssl", encoder="ImageEncoder", task="digits", data="samples:digits",
-    split="test", metric="accuracy", direction="max", value=0.91, seed=0, labels=1000, protocol="probe@1",
-    config_hash="3f9a", seconds=12.5, run="image/simclr-0", command="ssl-suite fit -c x.yaml",
-    created="2026-03-02T10:00:00+00:00", version="0.1.0", online=False,
-)  # fmt: skip
-
-
-def over_seeds(values: list[float], **other: object) -> list[Result]:
-    return [replace(RESULT, value=value, seed=seed, **other) for seed, value in enumerate(values)]  # type: ignore[arg-type]
 
 
 def test_results_come_back_as_they_were(tmp_path: Path) -> None:
@@ -52,18 +39,47 @@ def test_nan_and_infinity_survive(tmp_path: Path) -> None:
 def test_the_same_key_replaces(tmp_path: Path) -> None:
     store = Store(tmp_path / "r.sqlite")
     store.add([RESULT, replace(RESULT, seed=1)])
-    newer = replace(RESULT, value=0.95, run="again", config_hash="other")
+    newer = replace(RESULT, value=0.95, run="again", seconds=3.0)
     store.add([newer])
     assert store.rows() == [newer, replace(RESULT, seed=1)]
 
 
 @pytest.mark.parametrize(
-    "change", [{"online": True}, {"encoder": "Other"}, {"labels": 10}, {"protocol": "probe@2"}, {"split": "validation"}]
-)
+    "change",
+    [
+        {"online": True}, {"encoder": "Other"}, {"labels": 10}, {"protocol": "probe@2"}, {"split": "validation"},
+        {"weights": "w1"}, {"data_hash": "d1"}, {"recipe": "77ab"}, {"fold": 1}, {"seed": 1}, {"name": "mine"},
+        {"checkpoint": "c1"}, {"task": "faces"}, {"method": "BYOL"}, {"role": "supervised"},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
 def test_another_key_does_not_replace(tmp_path: Path, change: dict[str, object]) -> None:
     store = Store(tmp_path / "r.sqlite")
     store.add([RESULT, replace(RESULT, **change)])  # type: ignore[arg-type]
     assert len(store.rows()) == 2
+
+
+def test_a_run_folder_that_was_overwritten_takes_its_old_results_with_it(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "r.sqlite"), replace(RESULT, run="image/simclr-1", seed=1)
+    store.add([RESULT, replace(RESULT, metric="macro_f1", main=False), other])
+    changed = replace(RESULT, recipe="77ab", value=0.5)
+    store.add([changed], instead_of=RESULT.run)
+    assert store.rows() == [other, changed]
+
+
+def test_results_of_an_older_schema_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    Store(path).add([RESULT])
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 1")
+    with pytest.raises(UserError, match=r"older ssl_suite \(schema 1\).*move it away and run again"):
+        Store(path)
+
+
+def test_the_identity_is_of_the_run_not_of_the_number() -> None:
+    same = replace(RESULT, value=0.1, metric="macro_f1", seconds=1.0, run="elsewhere", created="", version="9")
+    assert same.identity == RESULT.identity
+    assert replace(RESULT, weights="w1").identity != RESULT.identity
 
 
 def test_filters(tmp_path: Path) -> None:
@@ -119,7 +135,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from dataclasses import replace\n"
-        "from test_store import RESULT\n"
+        "from results import RESULT\n"
         "from ssl_suite.bench.store import Store\n"
         "for i in range(20): Store(sys.argv[1]).add([replace(RESULT, method=sys.argv[2], seed=i)])\n"
     )
@@ -137,108 +153,3 @@ def test_json_has_no_nan() -> None:
     assert records[0]["value"] is None
     assert records[1]["value"] == 0.91
     assert records[1]["online"] is False
-
-
-def test_the_terminal_table_shows_means_marks_and_the_best(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    rows = over_seeds([0.9, 0.91, 0.92]) + over_seeds([0.5, 0.51, 0.52], method="random", role="random")
-    Console(width=200).print(format_table([*rows, replace(RESULT, method="[red]one seed", task="faces")]))
-    printed = capsys.readouterr().out
-    assert "0.910 ± 0.025 ▲" in printed
-    assert "0.510 ± 0.025 " in printed
-    assert "[red]one seed" in printed
-
-
-def test_random_weights_of_two_encoders_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    encoders = ("TextEncoder-1a2b", "TextEncoder-causal-3c4d")
-    rows = [r for e in encoders for r in over_seeds([0.5, 0.52], method="random", role="random", encoder=e)]
-    Console(width=80).print(format_table(rows + over_seeds([0.8, 0.9], encoder=encoders[0])))
-    printed = capsys.readouterr().out
-    assert all(printed.count(encoder) == 1 for encoder in encoders)
-
-
-def test_a_narrow_terminal_cuts_no_name_and_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    rows = over_seeds([0.9, 0.91, 0.92], task="movie sentences", labels=1000)
-    Console(width=80).print(format_table(rows + over_seeds([0.5, 0.51, 0.52], task="movie sentences", role="random")))
-    printed = capsys.readouterr().out
-    assert "…" not in printed
-    for whole in ("movie sentences", "1000 labels", RESULT.method, "0.910 ± 0.025", "0.910 [0.900, 0.920]"):
-        assert whole in printed
-
-
-def test_the_closing_table_has_the_metric_recorded_first() -> None:
-    rows = [
-        replace(RESULT, task=t, metric=m) for t in ("a", "b") for m in (("cer", "wer") if t == "a" else ("wer", "cer"))
-    ]
-    assert [(r.task, r.metric) for r in main_metrics(rows)] == [("a", "cer"), ("b", "wer")]
-
-
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-@pytest.mark.parametrize("count", [2, 3, 10])
-def test_intervals_are_those_of_scipy(count: int, confidence: float) -> None:
-    values = np.random.default_rng(count).normal(0.8, 0.1, count).tolist()
-    mean, half_width = mean_interval(values, confidence)
-    low, high = scipy_stats.t.interval(confidence, count - 1, loc=np.mean(values), scale=scipy_stats.sem(values))
-    assert (mean - half_width, mean + half_width) == pytest.approx((low, high))
-
-
-def test_the_median_stands_beside_the_extremes() -> None:
-    (cell,) = summarise(over_seeds([0.5, 0.1, 0.6, 0.55, 0.52]))
-    assert format_median(cell) == "0.520 [0.100, 0.600]"
-    (cell,) = summarise(over_seeds([0.5]))
-    assert format_median(cell) == ""
-
-
-def test_one_value_has_no_interval() -> None:
-    mean, half_width = mean_interval([0.5])
-    assert mean == 0.5
-    assert math.isnan(half_width)
-    assert all(map(math.isnan, mean_interval([])))
-
-
-def test_differences_are_welch_of_scipy() -> None:
-    a, b = [0.91, 0.95, 0.9, 0.93], [0.6, 0.7, 0.65]
-    first, second = summarise(over_seeds(a) + over_seeds(b, method="random", role="random"))
-    expected = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    gain, half_width = difference(first, second)
-    assert (gain - half_width, gain + half_width) == pytest.approx((expected.low, expected.high))
-
-
-def test_beating_respects_the_direction_and_the_interval() -> None:
-    def verdict(values: list[float], baseline: list[float], direction: str) -> bool:
-        rows = over_seeds(values, direction=direction)
-        return beats(*summarise(rows + over_seeds(baseline, role="random", method="random", direction=direction)))
-
-    high, low, wide = [0.9, 0.91, 0.92], [0.5, 0.51, 0.52], [0.4, 0.9, 0.7]
-    assert verdict(high, low, "max")
-    assert not verdict(low, high, "max")
-    assert verdict(low, high, "min")
-    assert not verdict(high, low, "min")
-    assert not verdict(wide, low, "max")
-    assert not verdict([0.9], low, "max"), "one seed claims nothing"
-    assert not verdict([0.9, 0.91, math.nan], low, "max"), "nor does a run that failed"
-    assert verdict([0.9] * 3, [0.5] * 3, "max")
-    assert not verdict([0.5] * 3, [0.5] * 3, "max")
-
-
-def test_only_the_same_encoder_judged_alike_is_the_reference() -> None:
-    rows = over_seeds([0.9, 0.91]) + over_seeds([0.5, 0.51], role="random", method="random", encoder="Other")
-    rows += over_seeds([0.5, 0.51], role="random", method="random", protocol="finetune@1")
-    cells = summarise(rows)
-    assert random_of(cells[0], cells) is None
-    cells = summarise(rows + over_seeds([0.4, 0.41], role="random", method="random"))
-    reference = random_of(cells[0], cells)
-    assert reference is not None
-    assert reference.mean == pytest.approx(0.405)
-
-
-def test_the_best_ignores_cells_with_failed_seeds() -> None:
-    cells = summarise(over_seeds([0.9, math.nan]) + over_seeds([0.8, 0.8], method="BYOL"))
-    winner = best(cells)
-    assert winner is not None
-    assert winner.method == "BYOL"

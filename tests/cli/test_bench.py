@@ -1,45 +1,237 @@
-"""A benchmark without encoders of its own judges those it is given, beside random weights and the simple baseline."""
+"""What a benchmark runs, what it need not run again, and what it says of what it cannot run."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_suite.bench.store import Store
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ssl_suite.bench import runner
+from ssl_suite.bench.outcomes import read_outcomes
+from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import main
+from ssl_suite.core.files import locked
+from ssl_suite.core.folder import load_encoder, save_encoder
 
 BENCH = """\
 name: small
 seeds: [0, 1]
-set: {trainer.accelerator: cpu, trainer.max_epochs: 1, data.batch_size: 16}
+set: {trainer.accelerator: cpu, trainer.max_epochs: 1, data.batch_size: 16, data.max_length: 32}
 tasks:
   sentences:
     modality: text
-    config: [configs/text/classify.yaml]
-    set: {data.max_length: 32, trainer.check_val_every_n_epoch: 1, model.mode: finetune}
+    config: [RECIPE]
+    set: {trainer.check_val_every_n_epoch: 1}
     simple: {model.encoder: BagOfWords, model.encoder.vocab_size: 400, data.vocab_size: 400}
-  other: {modality: text, config: [configs/text/classify.yaml]}
+  other: {modality: text, config: [RECIPE]}
+"""
+RECIPE = """\
+model: {class_path: Finetune, init_args: {task: Classify, optim: {lr: 1.0e-2}}}
+data: Text
 """
 
 
-def test_given_encoders_are_judged_where_they_are_said_to_be(
-    pretrained: dict[str, Path], sources: dict[str, str], tmp_path: Path
+@pytest.fixture
+def encoders(pretrained: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """Two encoders of one method and shape, in folders of one name."""
+    made = {}
+    for i, owner in enumerate(("a", "b")):
+        encoder = load_encoder(pretrained["text"] / "encoder")
+        with torch.no_grad():
+            encoder.tokens.weight += 0.5 * i  # type: ignore[union-attr, operator]
+        made[owner] = save_encoder(encoder, tmp_path / owner / "mine/encoder", {"method": "MaskedLM"})
+    return made
+
+
+@pytest.fixture
+def bench(
+    encoders: dict[str, Path], sources: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[list[Result], str]]:
+    """Runs the small benchmark on both encoders and its own copy of the data; returns the results and what it said."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "small.yaml").write_text(BENCH.replace("RECIPE", str(tmp_path / "recipe.yaml")))
+    shutil.copytree(sources["text"], tmp_path / "data")
+
+    def run(*more: str, task: str = "sentences", code: int = 0) -> tuple[list[Result], str]:
+        options = ["-c", str(tmp_path / "small.yaml"), "--encoders", *map(str, encoders.values()), "--tasks", task]
+        options += ["--out", str(tmp_path / "out"), "--set", f"data.source={tmp_path / 'data'}", *more]
+        capsys.readouterr()
+        assert main(["bench", *options]) == code
+        said = capsys.readouterr()
+        return Store(tmp_path / "out/results.sqlite").rows(metric=["accuracy", ""]), said.out + said.err
+
+    return run
+
+
+def ran(said: str) -> int:
+    """How many runs a benchmark did not find done before."""
+    total, done = said.partition("Judging: ")[2].split(" done before")[0].split(" runs, ")
+    return int(total) - int(done)
+
+
+def test_two_encoders_of_one_method_shape_and_folder_name_are_two_rows(
+    bench: Callable[..., tuple[list[Result], str]], tmp_path: Path
 ) -> None:
-    path = tmp_path / "small.yaml"
-    path.write_text(BENCH)
-    options = ["--encoders", str(pretrained["text"] / "encoder"), "--tasks", "sentences"]
-    data = ["--set", f"data.source={sources['text']}"]
-    assert main(["bench", "-c", str(path), *options, *data, "--out", str(tmp_path / "out")]) == 0
-    rows = Store(tmp_path / "out/results.sqlite").rows(metric="accuracy")
-    assert {(row.method, row.role) for row in rows} == {
-        ("text", "ssl"), ("from scratch", "random"), ("bag of words", "simple")
+    rows, said = bench()
+    assert ran(said) == len(rows) == 8
+    assert {(row.name, row.role) for row in rows} == {
+        ("a/mine", "ssl"), ("b/mine", "ssl"), ("random", "random"), ("bag of words", "simple")
     }  # fmt: skip
-    assert {(row.seed, row.task, row.split) for row in rows} == {(s, "sentences", "test") for s in (0, 1)}
-    assert "the median [least, greatest]" in (tmp_path / "out/report.html").read_text()
+    assert {row.seed for row in rows} == {0, 1}
+    assert len({row.weights for row in rows if row.role == "ssl"}) == 2
+    assert len({row.encoder for row in rows if row.role != "simple"}) == 1, "they share their random weights"
+    assert all(read_outcomes(tmp_path / "out" / row.run, row) for row in rows)
+    for name in ("a/mine", "b/mine"):
+        assert name in said
+        assert name in (tmp_path / "out/report.html").read_text()
 
 
-def test_what_a_benchmark_lacks_is_said(fails: Callable[..., str], tmp_path: Path) -> None:
+def test_what_is_unchanged_is_done_before_and_what_changed_supersedes(
+    bench: Callable[..., tuple[list[Result], str]], encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    first, _ = bench("--seeds", "0")
+    again, said = bench("--seeds", "0")
+    assert ran(said) == 0
+    assert again == first
+
+    more, said = bench("--seeds", "0", "3")
+    assert ran(said) == 4
+    assert {row.seed for row in more} == {0, 3}
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("# a comment changes nothing\n" + recipe.read_text())
+    assert ran(bench("--seeds", "0")[1]) == 0
+    recipe.write_text(recipe.read_text().replace("1.0e-2", "1.0e-3"))
+    edited, said = bench("--seeds", "0")
+    assert ran(said) == 4
+    assert len(edited) == len(more), "an old row is superseded, not kept beside"
+    assert {row.recipe for row in edited if row.seed == 0}.isdisjoint(row.recipe for row in first)
+
+    fewer, said = bench("--seeds", "0", "--set", "data.labels=10")
+    assert ran(said) == 4
+    assert {row.labels for row in fewer if row.seed == 0} == {10}
+
+    bench("--seeds", "0")
+    encoder = load_encoder(encoders["a"])
+    with torch.no_grad():
+        encoder.tokens.weight += 1.0  # type: ignore[union-attr, operator]
+    save_encoder(encoder, encoders["a"], {"method": "MaskedLM"})
+    retrained, said = bench("--seeds", "0")
+    assert ran(said) == 1
+    assert len(retrained) == len(more)
+
+    path = tmp_path / "data/test.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 20), path)
+    changed, said = bench("--seeds", "0")
+    assert ran(said) == 4
+    assert {row.data_hash for row in changed if row.seed == 0}.isdisjoint(row.data_hash for row in first)
+
+
+def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
+    bench: Callable[..., tuple[list[Result], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_suite import lightning_cli
+    from ssl_suite.core.errors import UserError
+
+    whole = lightning_cli.run
+
+    def fragile(arguments: list[str], *more: type[lightning_cli.SuiteCLI]) -> lightning_cli.SuiteCLI:
+        if not more and str(tmp_path / "out/tasks/sentences/a-mine-seed1") in arguments:
+            raise UserError("The loss became nan at step 3.")
+        if not more and str(tmp_path / "out/tasks/sentences/b-mine-seed1") in arguments:
+            raise RuntimeError("a fault of ours")
+        return whole(arguments, *more)
+
+    monkeypatch.setattr(lightning_cli, "run", fragile)
+    rows, said = bench(code=2)
+    assert len(rows) == 8
+    assert {row.run: row.error for row in rows if row.error} == {
+        "tasks/sentences/a-mine-seed1": "The loss became nan at step 3.",
+        "tasks/sentences/b-mine-seed1": f"RuntimeError: a fault of ours (see {tmp_path}/out/tasks/sentences/"
+        "b-mine-seed1/error.txt)",
+    }
+    assert "Traceback" in (tmp_path / "out/tasks/sentences/b-mine-seed1/error.txt").read_text()
+    assert "2 runs gave no result; the first: tasks/sentences/a-mine-seed1: The loss became nan" in said
+    assert "The loss became nan at step 3." in (tmp_path / "out/report.html").read_text()
+    monkeypatch.setattr(lightning_cli, "run", whole)
+    mended, said = bench()
+    assert ran(said) == 2
+    assert not any(row.error for row in mended)
+
+
+@pytest.mark.parametrize(("more", "sentence"), [
+    (["--seeds", "0", "0"], "Seeds are whole numbers from 0 to 2³² − 1, each once, not [0, 0]."),
+    (["--seeds", "-1"], "Seeds are whole numbers from 0 to 2³² − 1, each once, not [-1]."),
+    (["--only", "a/mein"], "has no encoder 'a/mein'. Did you mean a/mine?"),
+    (["--set", "data.source=nowhere"], "No data at 'nowhere'."),
+    (["--set", "model.optim.rl=1"], "has no option 'optim.rl'. Did you mean optim.lr?"),
+    (["--set", "data.labels=0"], "data.labels"),
+])  # fmt: skip
+def test_mistakes_are_found_before_anything_is_trained(
+    more: list[str], sentence: str, bench: Callable[..., tuple[list[Result], str]], tmp_path: Path
+) -> None:
+    rows, said = bench(*more, code=2)
+    assert sentence in said
+    assert not rows
+    assert not (tmp_path / "out/pretrain").exists()
+
+
+def test_what_a_benchmark_lacks_is_said(
+    fails: Callable[..., str], bench: Callable[..., tuple[list[Result], str]], encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "small.yaml")
+    assert "has no encoders of its own; name some: --encoders" in fails("bench", "-c", path)
+    assert "--set wants NAME=VALUE, not 'x'" in fails("bench", "-c", path, "--set", "x")
+    twice = [str(encoders["a"]), str(encoders["a"].parent)]
+    assert "has no task 'sentence'. Did you mean sentences?" in bench(task="sentence", code=2)[1]
+    assert "names" in fails("bench", "-c", path, "--encoders", twice[0], twice[0])
+
+
+def test_two_benchmarks_do_not_work_in_one_folder(
+    bench: Callable[..., tuple[list[Result], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_suite.core.files.PATIENCE", 0.0)
+    with locked(tmp_path / "out"):
+        _, said = bench(code=2)
+    assert "Another process is writing to" in said
+
+
+def test_results_of_what_is_not_there(
+    bench: Callable[..., tuple[list[Result], str]], fails: Callable[..., str], tmp_path: Path
+) -> None:
+    bench("--seeds", "0", "--only", "a/mine")
+    file = tmp_path / "out/results.sqlite"
+    assert fails("results", str(file), "--task", "nope") == f"{file} has no task 'nope'; it has sentences."
+    assert fails("results", str(file), "--name", "c") == f"{file} has no name 'c'; it has a/mine, bag of words, random."
+    asked = ["--name", "random", "--role", "ssl"]
+    assert "has no results with name random, role ssl together." in fails("results", str(file), *asked)
+
+
+def test_an_edited_pretraining_recipe_pretrains_again(sources: dict[str, str], tmp_path: Path) -> None:
+    recipe = tmp_path / "pretrain.yaml"
+    recipe.write_text(
+        "model: {class_path: MaskedLM, init_args: {rate: 0.15, encoder: {class_path: TextEncoder, init_args: "
+        "{vocab_size: 400, dim: 16, layers: 1, heads: 2, max_length: 32}}}}\n"
+        f"data: {{class_path: Text, init_args: {{source: {sources['text']}, vocab_size: 400, max_length: 32}}}}\n"
+        "trainer: {accelerator: cpu, max_steps: 2, enable_progress_bar: false}\n"
+    )
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
     path = tmp_path / "small.yaml"
-    path.write_text(BENCH)
-    assert "has no encoders of its own; name some: --encoders" in fails("bench", "-c", str(path))
-    assert "--set wants NAME=VALUE, not 'x'" in fails("bench", "-c", str(path), "--set", "x")
+    encoder = f"encoders: {{Mine: {{modality: text, config: [{recipe}]}}}}\n"
+    path.write_text(BENCH.replace("RECIPE", str(tmp_path / "recipe.yaml")) + encoder)
+
+    def weights() -> tuple[str, str]:
+        runner.run_benchmark(
+            path, tmp_path / "out", None, [0], settings={"data.source": sources["text"]}, only_tasks=["other"]
+        )
+        (row,) = Store(tmp_path / "out/results.sqlite").rows(role="ssl", main=True)
+        return row.weights, row.created
+
+    first = weights()
+    assert weights() == first
+    recipe.write_text(recipe.read_text().replace("0.15", "0.3"))
+    assert weights()[0] != first[0]

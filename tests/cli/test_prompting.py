@@ -9,7 +9,8 @@ import pytest
 import yaml
 from cli_recipes import DATA, QUICK
 
-from ssl_suite.bench.runner import cells, command, load_benchmark, run_benchmark
+from ssl_suite.bench.benchmark import cells, command, load_benchmark
+from ssl_suite.bench.runner import run_benchmark
 from ssl_suite.bench.store import Store
 from ssl_suite.cli import main
 
@@ -68,10 +69,8 @@ def test_a_benchmark_may_only_test_and_may_take_an_encoder_in_more_ways(
     path = tmp_path / "bench.yaml"
     tasks = {"prompt": {**text, **prompts, "run": "test"}, "probe": {**text, **probe, "schemes": ["reemb"]}}
     path.write_text(
-        yaml.safe_dump({"name": "b", "seeds": [0], "encoders": {"GPT": {**text, "config": []}}, "tasks": tasks})
+        yaml.safe_dump({"name": "b", "seeds": [0], "encoders": {"GPT": {**text, "source": str(gpt)}}, "tasks": tasks})
     )
-    (tmp_path / "pretrain" / "GPT").mkdir(parents=True)
-    (tmp_path / "pretrain" / "GPT" / "encoder").symlink_to(gpt, target_is_directory=True)
     run_benchmark(path, tmp_path, None, None)
     rows = Store(tmp_path / "results.sqlite").rows(metric="accuracy")
     assert {(r.task, r.method, r.role, r.protocol) for r in rows} == {
@@ -81,5 +80,6 @@ def test_a_benchmark_may_only_test_and_may_take_an_encoder_in_more_ways(
         ("probe", "CausalLM re-emb", "ssl", "probe@1"),
         ("probe", "random", "random", "probe@1"),
     }
+    assert {r.name for r in rows} == {"GPT", "GPT reemb", "random"}
     runs = {c.task.name: command(c.task.config, run=c.task.run)[0] for c in cells(load_benchmark(path), tmp_path)}
     assert runs == {"prompt": "test", "probe": "fit"}

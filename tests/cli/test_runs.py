@@ -15,6 +15,7 @@ import torch
 import yaml
 from cli_recipes import DATA, ENCODERS, METHODS, QUICK
 
+from ssl_suite.bench.outcomes import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import main
 from ssl_suite.core.folder import load_encoder
@@ -92,16 +93,21 @@ def test_every_task_works_on_its_modalities(
         assert row.labels == 64
         assert row.direction == ("min" if row.metric in ("cer", "wer", "unsayable", "unfit", "mse") else "max")
         assert row.protocol.endswith("@1")
+    (main_row,) = (row for row in rows if row.main)
+    kept = read_outcomes(tmp_path / "probe", main_row)
+    assert kept is not None, "the outcomes of single rows make up the number"
+    assert len(kept.ids) == 24
 
 
 def assert_complete(row: Result) -> None:
     for field in dataclasses.fields(row):
         value = getattr(row, field.name)
         assert value is not None, field.name
-        assert value != "", field.name
+        assert (value == "") == (field.name in ("checkpoint", "error")), field.name
     assert isinstance(row.value, float)
+    assert math.isfinite(row.validation)
     assert row.seconds > 0
-    assert len(row.config_hash) == 12
+    assert len(row.recipe) == 12
 
 
 @pytest.mark.parametrize(("encoder", "mode", "role"), [

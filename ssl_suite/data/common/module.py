@@ -174,6 +174,11 @@ class SourceData(DataModule):
         assert self.targets is not None
         return self.targets[split, index]
 
+    def identity(self) -> str:
+        if not self._opened:
+            self.open()
+        return "|".join(f"{split}:{rows.fingerprint}" for split, rows in self._opened.items())
+
     def fingerprint(self, split: str) -> str:
         return f"{type(self).__name__}|{self.input_column}|{self.rows[split].fingerprint}"
 

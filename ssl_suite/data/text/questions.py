@@ -114,10 +114,7 @@ class Questions(Text):
             )
         self.streaming = self.tagging = False
         self._windows.clear()
-        if not self._opened:
-            self._opened = {split: self._filter(rows) for split, rows in self._open().items()}
-            for rows in self._opened.values():
-                self._expect_questions(rows)
+        self.open()
         training = request.labels is None
         self.rows = hold_out(self._opened) if training else dict(self._opened)
         self._golds = {split: self._locate(rows) for split, rows in self.rows.items()}
@@ -130,6 +127,12 @@ class Questions(Text):
         size = self.tokenizer.get_vocab_size()
         if request.vocab_size is not None and size > request.vocab_size:
             raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
+
+    def open(self) -> None:
+        if not self._opened:
+            self._opened = {split: self._filter(rows) for split, rows in self._open().items()}
+            for rows in self._opened.values():
+                self._expect_questions(rows)
 
     def _open(self) -> dict[str, Rows]:
         if not self.source.startswith("cloze:"):

@@ -9,6 +9,7 @@ from torchmetrics import MeanMetric
 from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.outcomes import Outcome
 from ssl_suite.methods.text.likelihood import Scorer, log_likelihoods
 
 
@@ -42,20 +43,23 @@ class InContext(Scorer):
         by_character[batch.owner, batch.choice] = total / batch.size
         return table, by_character
 
-    def _judge(self, batch: ChoiceBatch, prefix: str) -> None:
+    def _judge(self, batch: ChoiceBatch, prefix: str) -> list[Outcome]:
+        """Adds a batch; returns whether each item was answered right."""
         if batch.target is None:
             raise UserError("This split has no targets; use `predict`.")
         total, by_character = self.scores(batch)
-        self.accuracy.update((total.argmax(1) == batch.target).float())
+        right = (total.argmax(1) == batch.target).float()
+        self.accuracy.update(right)
         self.accuracy_norm.update((by_character.argmax(1) == batch.target).float())
         self.log(f"{prefix}/accuracy", self.accuracy, batch_size=len(batch), prog_bar=True)
         self.log(f"{prefix}/accuracy_norm", self.accuracy_norm, batch_size=len(batch))
+        return [(value, 1.0) for value in right.tolist()]
 
     def validation_step(self, batch: ChoiceBatch, batch_idx: int) -> None:
         self._judge(batch, "val")
 
     def test_step(self, batch: ChoiceBatch, batch_idx: int) -> None:
-        self._judge(batch, "test")
+        self.keep("test", batch, self._judge(batch, "test"))
 
     def predict_step(self, batch: ChoiceBatch, batch_idx: int) -> list[str]:
         best = self.scores(batch)[0].argmax(1).tolist()

@@ -12,9 +12,9 @@ from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder
 from ssl_suite.core.module import Evaluation
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.outcomes import Outcome
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.methods.text.vocabulary import token_log_likelihoods
 
@@ -39,13 +39,12 @@ class Scorer(Evaluation):
     encoder: TextEncoder
 
     def __init__(self, encoder: Encoder | str) -> None:
-        super().__init__(Optim())
-        loaded, name = load_encoder(encoder), type(self).__name__
+        super().__init__(encoder, Optim())
+        loaded, name = self.encoder, type(self).__name__
         expect(loaded, "text", name)
         if not isinstance(loaded, TextEncoder) or not loaded.config.get("causal"):
             raise UserError(f"{name} needs a causal encoder, as CausalLM makes; this one sees what it would predict.")
-        self.encoder = loaded.requires_grad_(False).eval()
-        self.encoder_source = encoder if isinstance(encoder, str) else type(encoder).__name__
+        loaded.requires_grad_(False).eval()
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -67,15 +66,19 @@ class Perplexity(Scorer):
 
     mode = "rolling"
     main = "bits_per_byte"
+    less_is_better = frozenset({"perplexity", "bits_per_byte"})
 
     def __init__(self, encoder: Encoder | str) -> None:
         super().__init__(encoder)
         self.nats, self.tokens, self.bytes = SumMetric(), SumMetric(), SumMetric()
 
-    def _score(self, batch: ChoiceBatch) -> None:
-        self.nats.update(-log_likelihoods(self.encoder, batch))
+    def _score(self, batch: ChoiceBatch) -> list[Outcome]:
+        """Adds a batch; returns the bits and the bytes of each window."""
+        nats = -log_likelihoods(self.encoder, batch)
+        self.nats.update(nats)
         self.tokens.update(batch.scored.sum())
         self.bytes.update(batch.size)
+        return list(zip((nats / math.log(2)).tolist(), map(float, batch.size.tolist()), strict=True))
 
     def _report(self, prefix: str) -> None:
         nats = self.nats.compute()
@@ -88,7 +91,7 @@ class Perplexity(Scorer):
         self._score(batch)
 
     def test_step(self, batch: ChoiceBatch, batch_idx: int) -> None:
-        self._score(batch)
+        self.keep("test", batch, self._score(batch))
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")

@@ -1,0 +1,227 @@
+"""The work of a benchmark: what is done stays done while all that determines it is the same; the rest is run."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import shlex
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ssl_suite import __version__
+from ssl_suite.bench.benchmark import Benchmark, Cell, Pretraining, Settings, TaskEntry, cells, command
+from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
+from ssl_suite.bench.record import PROTOCOL_VERSION
+from ssl_suite.bench.store import Result, Store
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.files import write_text
+from ssl_suite.core.folder import PROVENANCE, fingerprint, load_encoder, read_json, save_encoder
+from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.module import encoder_shape, weights_hash
+
+QUIET: Settings = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
+LIGHTNING = ("pytorch_lightning", "lightning_fabric")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What determines a cell's number beside its seed, as columns of `Result`; `encoder` is what tables call it."""
+
+    encoder: str
+    weights: str
+    data_hash: str
+    recipe: str
+
+
+class Work:
+    """Pretrains and judges.
+
+    Making one reads every recipe and opens every task's data, so that mistakes are found before anything is trained.
+
+    Args:
+        benchmark: the selected part.
+        out: folder for everything.
+        console: for progress.
+
+    Attributes:
+        made: the encoders that are there to be judged.
+        failures: a sentence for each run that failed.
+    """
+
+    def __init__(self, benchmark: Benchmark, out: Path, console: Console) -> None:
+        self.benchmark, self.out, self.console = benchmark, out, console
+        self.made: list[Pretraining] = []
+        self.failures: list[str] = []
+        self.recipes = {e.name: _read(self._pretraining(e)) for e in benchmark.encoders if e.source is None}
+        self.tasks = {task.name: Known(task) for task in benchmark.tasks}
+        self.encoders: dict[str, tuple[str, str]] = {}
+
+    def pretrain(self) -> None:
+        """Makes the encoders that are not there, or whose recipe or source has changed."""
+        everyone = self.benchmark.encoders
+        for number, entry in enumerate(everyone, 1):
+            title = f"Pretraining {number}/{len(everyone)}: {entry.name}"
+            folder = entry.folder(self.out)
+            if self._is_made(entry):
+                self.console.print(f"{title}: done before, kept ({folder.parent})")
+            elif entry.source is not None:
+                self.console.print(f"{title}: {entry.source}")
+                _keep(entry, folder)
+            else:
+                arguments = self._pretraining(entry)
+                self.console.rule(title)
+                self.console.print(f"ssl-suite {shlex.join(arguments)}", style="dim", soft_wrap=True)
+                if error := self._try(arguments, folder.parent):
+                    self._fail(folder.parent, error)
+                    continue
+            self.made.append(entry)
+
+    def judge(self) -> None:
+        """Runs every cell that has no result of the same identity, and keeps why where one gives none."""
+        store = Store(self.out / "results.sqlite")
+        everything = list(cells(replace(self.benchmark, encoders=self.made), self.out))
+        wanted = [(cell, self._identity(cell)) for cell in everything]
+        left = [(c, i) for c, i in wanted if not any(_is_of(row, c, i) for row in store.rows(run=str(c.folder)))]
+        self.console.rule(f"Judging: {len(wanted)} runs, {len(wanted) - len(left)} done before")
+        for number, (cell, identity) in enumerate(left, 1):
+            place, title = str(cell.folder), f"[{number:>3}/{len(left)}] {cell.task.name}: {cell.label}"
+            arguments = self._judging(cell)
+            if error := self._try(arguments, self.out / place):
+                self._fail(Path(place), error)
+                store.add([_failed(cell, identity, arguments, error)], instead_of=place)
+                continue
+            main = [row for row in store.rows(run=place) if row.main]
+            said = f"{main[0].metric} {main[0].value:.3f}" if main else "no result"
+            self.console.print(f"{title}, seed {cell.seed}: {said}", markup=False, highlight=False)
+
+    def _pretraining(self, entry: Pretraining) -> list[str]:
+        return command(entry.config, entry.set, {"out": entry.folder(self.out).parent, "overwrite": True})
+
+    def _judging(self, cell: Cell) -> list[str]:
+        fixed: Settings = {"seed_everything": cell.seed, "out": self.out / cell.folder, "overwrite": True}
+        fixed |= {"test_after": True} if cell.task.run == "fit" else {}
+        fixed |= {"results": self.out / "results.sqlite", "task_name": cell.task.name}
+        return command(cell.task.config, cell.task.set, cell.settings, QUIET, fixed, run=cell.task.run)
+
+    def _is_made(self, entry: Pretraining) -> bool:
+        path = entry.folder(self.out) / PROVENANCE
+        if not path.exists():
+            return False
+        known = read_json(path, "an encoder folder")
+        if entry.source is not None:
+            return known.get("weights") == fingerprint(load_encoder(entry.source))
+        return known.get("config_hash") == config_hash(self.recipes[entry.name].options())
+
+    def _identity(self, cell: Cell) -> Identity:
+        known = self.tasks[cell.task.name]
+        if cell.source is None:
+            return Identity(*known.baseline, known.data_hash, known.simple_recipe)
+        if cell.source not in self.encoders:
+            encoder = load_encoder(cell.source)
+            self.encoders[cell.source] = (
+                shape_name(encoder, encoder_shape(encoder)), weights_hash(encoder, cell.source)
+            )  # fmt: skip
+        return Identity(*self.encoders[cell.source], known.data_hash, known.recipe)
+
+    def _try(self, arguments: list[str], folder: Path) -> str:
+        """Runs a command line; returns why it failed, or "". A fault that is not the user's leaves its traceback."""
+        from ssl_suite.lightning_cli import run
+
+        try:
+            with _quiet():
+                run(arguments)
+        except (UserError, OSError) as error:
+            return str(error)
+        except Exception as error:  # one run's trouble is not the others'
+            write_text(folder / "error.txt", traceback.format_exc())
+            return f"{type(error).__name__}: {error} (see {folder / 'error.txt'})"
+        return ""
+
+    def _fail(self, place: Path, error: str) -> None:
+        self.failures.append(f"{place}: {error}")
+        self.console.print(f"{place} gave no result: {error}", style="red", markup=False, highlight=False)
+
+
+class Known:
+    """What is known of a task before it is run.
+
+    Args:
+        task: with all its options.
+    """
+
+    def __init__(self, task: TaskEntry) -> None:
+        self.task = task
+        read = self._read({"model.encoder": "an encoder folder"})
+        self.recipe, self.data_hash = recipe_hash(read.options()), data_hash(read.make("data"))
+        self.simple = self._read(task.simple) if task.simple else None
+        self.simple_recipe = recipe_hash(self.simple.options()) if self.simple else ""
+
+    @cached_property
+    def baseline(self) -> tuple[str, str]:
+        """What results call the simple baseline's encoder, and its hash."""
+        assert self.simple is not None
+        model = self.simple.make("model")
+        return shape_name(model.encoder, model.shape), model.weights
+
+    def _read(self, settings: Settings) -> Any:
+        """As `Work` runs it; where things go, and which seed is drawn, does not matter."""
+        fixed = {"overwrite": True} | ({"test_after": True} if self.task.run == "fit" else {})
+        return _read(command(self.task.config, self.task.set, settings, QUIET, fixed, run=self.task.run))
+
+
+def _read(arguments: list[str]) -> Any:
+    from ssl_suite.lightning_cli import Resolved, run
+
+    with _quiet():
+        return run(arguments, Resolved)
+
+
+def _is_of(row: Result, cell: Cell, identity: Identity) -> bool:
+    """Whether a row is the main result of a cell as it would come out now."""
+    now = (identity.encoder, identity.weights, identity.data_hash, identity.recipe, cell.seed, PROTOCOL_VERSION)
+    version = row.protocol.rpartition("@")[2]
+    then = (row.encoder, row.weights, row.data_hash, row.recipe, row.seed, int(version) if version.isdigit() else -1)
+    return row.main and not row.error and then == now and (cell.name is None or row.name == cell.name)
+
+
+def _failed(cell: Cell, identity: Identity, arguments: list[str], error: str) -> Result:
+    """The row of a cell that gave no number."""
+    return Result(
+        modality=cell.task.modality, name=cell.name or cell.role, method="", role=cell.role, encoder=identity.encoder,
+        weights=identity.weights, task=cell.task.name, data="", data_hash=identity.data_hash, fold=0, split="test",
+        metric="", main=False, direction="max", value=math.nan, validation=math.nan, seed=cell.seed, labels=0,
+        protocol="", recipe=identity.recipe, checkpoint="", seconds=0.0, run=str(cell.folder),
+        command=f"ssl-suite {shlex.join(arguments)}",
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), version=__version__, error=error,
+    )  # fmt: skip
+
+
+def _keep(entry: Pretraining, folder: Path) -> None:
+    """Copies a given encoder into the benchmark's folder, where its random twin finds its shape."""
+    assert entry.source is not None
+    encoder, path = load_encoder(entry.source), Path(entry.source) / PROVENANCE
+    known = read_json(path, "an encoder folder") if path.exists() else {"method": entry.name}
+    save_encoder(
+        encoder, folder, {**known, "name": entry.name, "source": entry.source, "weights": fingerprint(encoder)}
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Lightning's notes about each of many short runs off the terminal."""
+    levels = {name: logging.getLogger(name).level for name in LIGHTNING}
+    for name in LIGHTNING:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
