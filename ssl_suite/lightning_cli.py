@@ -5,13 +5,12 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import os
 import shlex
 import time
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
+from ssl_suite.bench.store import check_names
 from ssl_suite.core.allocator import keep_freed_memory
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.encoder import Encoder
@@ -101,7 +101,7 @@ class SuiteCLI(LightningCLI):
                 f"{model.__name__} pretrains, which no test split scores: judge its encoder by fit --model Finetune "
                 "--model.encoder RUN/encoder --test_after true, or see its loss with validate."
             )
-        check_results(config.results, config.role)
+        check_names(config.results, config.role)
         if config.test_after and not is_task:
             raise UserError("--test_after is for Finetune; a method has no test split.")
 
@@ -115,7 +115,7 @@ class SuiteCLI(LightningCLI):
         trainer.callbacks.append(SaveConfig(text, Path(config.out) / "config.yaml"))  # type: ignore[attr-defined]
         if config.test_after:
             trainer.callbacks.append(RequireTest())  # type: ignore[attr-defined]
-        dumped = self._dump()
+        dumped = self.dumped()
         torch.set_float32_matmul_precision(config.matmul)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
@@ -133,7 +133,8 @@ class SuiteCLI(LightningCLI):
             trainer.callbacks[mine] = default_checkpoint(self.model, self.datamodule, Path(config.out))  # type: ignore[attr-defined]
         return trainer
 
-    def _dump(self) -> dict[str, Any]:
+    def dumped(self) -> dict[str, Any]:
+        """The whole resolved configuration, as a run records it."""
         config = self.config[self.subcommand]
         return json.loads(self._parser(self.subcommand).dump(config, format="json", skip_link_targets=False))
 
@@ -160,26 +161,6 @@ class SuiteCLI(LightningCLI):
                 overwrite=config.overwrite,
             )
             record(self.trainer, self.model, run)
-
-
-class Resolved(SuiteCLI):
-    """Reads and checks a command line as a run does, but makes and runs nothing."""
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-    def options(self) -> dict[str, Any]:
-        """The whole resolved configuration, as a run records it."""
-        return self._dump()
-
-    def make(self, part: Literal["model", "data"]) -> Any:
-        """The model or the data module alone."""
-        parser = self._parser(self.subcommand)
-        make = getattr(parser, "instantiate", parser.instantiate_classes)  # its name since jsonargparse 4.49
-        return make(Namespace(**{part: self.config[self.subcommand][part]}))[part]
 
 
 class RequireTest(pl.Callback):
@@ -292,19 +273,6 @@ def with_recipes(arguments: list[str]) -> list[str]:
     return made
 
 
-def check_results(path: str | None, role: str | None) -> None:
-    """Raises UserError, before anything is trained, where results could not be written."""
-    from ssl_suite.bench.store import ROLES, Store
-
-    if role is not None and role not in ROLES:
-        raise UserError(f"--role is one of {', '.join(ROLES)}, not {role!r}.")
-    if path is not None:
-        if Path(path).exists():
-            Store(path)
-        elif not os.access(next(p for p in Path(path).absolute().parents if p.exists()), os.W_OK):
-            raise UserError(f"--results {path}: its folder cannot be written; name another file.")
-
-
 def check_checkpoint(path: str | None) -> None:
     """Raises UserError for a checkpoint that is not there or cannot be read; executes nothing from it."""
     if path is None or path in ("best", "last", "hpc", "registry"):
@@ -372,17 +340,22 @@ def run(arguments: list[str], cli: type[C] = SuiteCLI) -> C:  # type: ignore[ass
             parser_kwargs={**strict, arguments[0]: strict},
             args=with_recipes(arguments),
         )
-    except UserError:
-        raise
     except Exception as error:
-        if "Error(s) in loading state_dict" in str(error) and SuiteCLI.checkpoint:
-            what = " ".join(str(error).partition("\n")[2].split())[:150]
-            raise UserError(f"{SuiteCLI.checkpoint} is a checkpoint of another model or size: {what} ...") from error
-        if said := of_lightning(error):
-            raise UserError(f"The trainer's options: {said}") from error
-        if not _is_usage(error):
-            raise
-        raise UserError(explain(error, class_names(), options_of(arguments))) from error
+        raise_explained(error, arguments)
+
+
+def raise_explained(error: Exception, arguments: list[str]) -> NoReturn:
+    """Raises what went wrong as one sentence where the user can mend it, else as it is."""
+    if isinstance(error, UserError):
+        raise error
+    if "Error(s) in loading state_dict" in str(error) and SuiteCLI.checkpoint:
+        what = " ".join(str(error).partition("\n")[2].split())[:150]
+        raise UserError(f"{SuiteCLI.checkpoint} is a checkpoint of another model or size: {what} ...") from error
+    if said := of_lightning(error):
+        raise UserError(f"The trainer's options: {said}") from error
+    if not _is_usage(error):
+        raise error
+    raise UserError(explain(error, class_names(), options_of(arguments))) from error
 
 
 def _is_usage(error: BaseException) -> bool:

@@ -118,7 +118,7 @@ class Work:
         known = read_json(path, "an encoder folder")
         if entry.source is not None:
             return known.get("weights") == fingerprint(load_encoder(entry.source))
-        return known.get("config_hash") == config_hash(self.recipes[entry.name].options())
+        return known.get("config_hash") == config_hash(self.recipes[entry.name].dumped())
 
     def _identity(self, cell: Cell) -> Identity:
         known = self.tasks[cell.task.name]
@@ -160,9 +160,9 @@ class Known:
     def __init__(self, task: TaskEntry) -> None:
         self.task = task
         read = self._read({"model.encoder": "an encoder folder"})
-        self.recipe, self.data_hash = recipe_hash(read.options()), data_hash(read.make("data"))
+        self.recipe, self.data_hash = recipe_hash(read.dumped()), data_hash(read.make("data"))
         self.simple = self._read(task.simple) if task.simple else None
-        self.simple_recipe = recipe_hash(self.simple.options()) if self.simple else ""
+        self.simple_recipe = recipe_hash(self.simple.dumped()) if self.simple else ""
 
     @cached_property
     def baseline(self) -> tuple[str, str]:
@@ -178,10 +178,10 @@ class Known:
 
 
 def _read(arguments: list[str]) -> Any:
-    from ssl_suite.lightning_cli import Resolved, run
+    from ssl_suite.bench.resolved import resolve
 
     with _quiet():
-        return run(arguments, Resolved)
+        return resolve(arguments)
 
 
 def _is_of(row: Result, cell: Cell, identity: Identity) -> bool:

@@ -169,7 +169,7 @@ def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
     (["--only", "a/mein"], "has no encoder 'a/mein'. Did you mean a/mine?"),
     (["--set", "data.source=nowhere"], "No data at 'nowhere'."),
     (["--set", "model.optim.rl=1"], "has no option 'optim.rl'. Did you mean optim.lr?"),
-    (["--set", "data.labels=0"], "data.labels"),
+    (["--set", "data.labels=0"], "data.labels is 0, but must be a whole number at least 1."),
 ])  # fmt: skip
 def test_mistakes_are_found_before_anything_is_trained(
     more: list[str], sentence: str, bench: Callable[..., tuple[list[Result], str]], tmp_path: Path
