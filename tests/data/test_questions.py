@@ -20,7 +20,7 @@ from ssl_suite.data.text.cloze import cloze
 from ssl_suite.data.text.questions import Questions
 from ssl_suite.data.text.squad import Gold, read_questions
 from ssl_suite.data.text.windows import Template, Windows
-from ssl_suite.encoders.tokenizer import train_tokenizer
+from ssl_suite.encoders.tokenizer import Kind, train_tokenizer
 
 PARIS = "Paris is the capital of France. The Seine, 777 km long, flows through it; in 1889 the Eiffel Tower was built."
 KOEI = "《战国无双3》是由光荣和ω-force开发的战国无双系列的正统第三续作。本作以三大故事为主轴。"
@@ -328,3 +328,30 @@ def test_a_file_without_questions_is_refused(content: str, tmp_path: Path) -> No
     (tmp_path / "train-v1.1.json").write_text(content)
     with pytest.raises(UserError, match=r"train-v1\.1\.json.*(is empty|no questions)"):
         served(str(tmp_path))
+
+
+MARKED = {
+    "hi": ("वह दिल्ली में रहते हैं।", ("दिल्ली में", "रहते हैं", "दिल्ली")),
+    "th": ("กรุงเทพมหานคร เป็นเมืองหลวงที่ใหญ่ที่สุด", ("กรุงเทพมหานคร", "เป็นเมืองหลวงที่", "เป็น")),
+    "ar": ("وُلِدَ مُحَمَّدٌ في مَكَّةَ عامَ ٥٧٠", ("مُحَمَّدٌ", "مَكَّةَ", "في مَكَّةَ عامَ")),
+    "bn": ("তিনি কলকাতায় থাকেন এবং বাংলায় লেখেন", ("কলকাতায়", "বাংলায় লেখেন")),
+    "fa": ("او می\u200cخواهد به کتاب\u200cها برسد", ("می\u200cخواهد", "کتاب\u200cها")),
+    "fr": ("Il vit a\u0300 Saint-E\u0301tienne, pre\u0300s d'ici.", ("Saint-E\u0301tienne", "a\u0300", "pre\u0300s")),
+}
+
+
+@pytest.mark.parametrize("cased", [True, False])
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 6), ("unigram", 300), ("bpe", 261), ("char", 300)])
+@pytest.mark.parametrize("language", MARKED)
+def test_perfect_spans_give_back_answers_with_their_marks(
+    language: str, kind: Kind, size: int, cased: bool, tmp_path: Path
+) -> None:
+    """A tokenizer that drops accents leaves vowel signs at a word's end to no token; the answer needs them."""
+    context, answers = MARKED[language]
+    asked = [qa(str(i), context.split()[0], context, answer) for i, answer in enumerate(answers)]
+    source = written(tmp_path / "train.json", (context, asked))
+    learned = train_tokenizer([context], kind, size, cased=cased)  # so small that no piece is longer than an answer
+    data = Questions(source, max_length=384, stride=64, max_question_length=24)
+    data.serve(Request(target="span", tokenizer=learned))
+    windows = data.windows("train")
+    assert [windows.read(i, *windows.place(i)) for i in range(len(windows))] == list(answers)

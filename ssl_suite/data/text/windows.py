@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.text.squad import Gold
 from ssl_suite.encoders.tokenizer import token_id
+
+ATTACHED = {"Mn", "Mc", "Me", "Cf"}
+"""Unicode categories of marks and joiners, which are part of what stands before them."""
 
 
 class Window(NamedTuple):
@@ -159,10 +163,16 @@ class Windows:
 
 
 def spans(encoding: Encoding, text: str) -> tuple[list[int], list[int]]:
-    """Start and end of each token in its text, ascending; tokens of a byte-level tokenizer leave their space out."""
+    """Start and end of each token in its text, ascending; tokens of a byte-level tokenizer leave their space out.
+
+    What a normalizer leaves out behind a letter, its vowel signs, tones and accents above all, belongs to its token.
+    """
     starts: list[int] = []
     ends: list[int] = []
-    for start, end in encoding.offsets:
+    following = [start for start, _ in encoding.offsets[1:]] + [len(text)]
+    for (start, end), after in zip(encoding.offsets, following, strict=True):
+        while end < after and unicodedata.category(text[end]) in ATTACHED:
+            end += 1
         while start < end - 1 and text[start].isspace():
             start += 1
         starts.append(max(start, starts[-1] if starts else 0))
