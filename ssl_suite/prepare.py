@@ -109,8 +109,8 @@ def prepare_tokens(source: str, column: str, tokenizer: str, vocab_size: int, ca
     Raises:
         UserError: source or tokenizer cannot be read, or a row holds no text.
     """
-    options = {"tokenizer": tokenizer, "vocab_size": vocab_size, "cased": cased}
-    data = Text(source, column, max_length=2, **options)  # any length has the same file
+    any_length = 2  # all have the same file
+    data = Text(source, column, tokenizer=tokenizer, vocab_size=vocab_size, cased=cased, max_length=any_length)
     begun = time.perf_counter()
     data.serve(Request())
     seconds = time.perf_counter() - begun
