@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,8 +148,13 @@ def test_copies_and_hidden_files_are_no_text(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "._a.txt").write_bytes(b"\0\5\x16\7" + b"\xff" * 78)
-    rows = served(Text(str(tmp_path), pack=False), Request()).rows["train"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "not used")
+        rows = served(Text(str(tmp_path), pack=False), Request()).rows["train"]
     assert rows.column("text") == ["one document here.", "another one there."]
+    table(tmp_path / "rows.csv", 3)
+    with pytest.warns(UserWarning, match=r"not used: rows\.csv\."):
+        assert served(Text(str(tmp_path), pack=False), Request()).size("train") == 2
 
 
 def test_text_files_named_after_splits(tmp_path: Path) -> None:

@@ -106,8 +106,9 @@ def find_splits(
         if inner is not None:
             return find_splits(inner, kinds, None, given)
     found |= tables
-    loose = [p for p in inside if found and suffix_of(p) in kinds.loose and p.is_file()]
-    _name_unused(folder, [p for p in dict.fromkeys(files + loose) if p not in found and p.name not in MANIFESTS])
+    loose = [p for p in inside if suffix_of(p) in kinds.loose and p.is_file()]
+    unused = {*files, *loose} if found else {*files}.difference(loose)  # without splits, the loose ones are the data
+    _name_unused(folder, sorted(p for p in unused if p not in found and p.name not in MANIFESTS))
     grouped = {s: [p for p in found if found[p] == s] for s in SPLITS if s in found.values() and s not in given}
     return {
         split: _one_of_a_kind(folder, split, paths, f", or name one with --data.{split}")
