@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ssl_suite.core.batch import IGNORE, Batch
 from ssl_suite.core.check import within
@@ -49,6 +50,7 @@ class OnlineProbe(Watcher):
         if self._saved is not None:
             self.head.load_state_dict(self._saved["head"])
             self.optimizer.load_state_dict(self._saved["optimizer"])
+        self.head.load_state_dict(trainer.strategy.broadcast(self.head.state_dict()))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
@@ -63,6 +65,8 @@ class OnlineProbe(Watcher):
             loss = F.cross_entropy(logits, target, ignore_index=IGNORE)
             self.optimizer.zero_grad()
             loss.backward()
+        for parameter in self.head.parameters():  # the same head on every rank
+            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")  # type: ignore[arg-type]
         self.optimizer.step()
         pl_module.log("online/train_loss", loss.detach(), batch_size=len(batch))
         pl_module.log("online/train_accuracy", accuracy(logits, target), batch_size=len(batch))
@@ -87,7 +91,7 @@ class OnlineProbe(Watcher):
 class KNN(Watcher):
     """Weighted k-nearest-neighbour accuracy on the validation split (Wu et al. 2018, arXiv:1805.01978, section 3.4).
 
-    The bank holds the un-augmented training split, seen by the encoder in eval mode.
+    The bank holds the un-augmented training split, seen by the encoder in eval mode; each rank embeds its share.
 
     Args:
         k: neighbours; at most the size of the bank.
@@ -108,20 +112,28 @@ class KNN(Watcher):
         encoder, data = pl_module.encoder, pl_module.data
         training = encoder.training
         encoder.eval()
-        bank, labels = self._embed(encoder, data, "train", pl_module.device)
+        bank, labels = (_of_all_ranks(part) for part in self._embed(encoder, data, "train", pl_module.device))
         queries, truth = self._embed(encoder, data, "validation", pl_module.device)
         encoder.train(training)
         guess = knn_predict(queries, bank, labels, len(data.labels), self.k, self.temperature)
-        pl_module.log("knn/val_accuracy", (guess == truth).float().mean(), sync_dist=True)
+        hits = _of_all_ranks((guess == truth).float())
+        pl_module.log("knn/val_accuracy", hits.mean(), sync_dist=True)
 
     @staticmethod
     def _embed(encoder: Encoder, data: Any, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        vectors, targets = [], []
+        """This rank's share of a split: (N, D) and (N,) classes."""
+        vectors = [torch.empty(0, encoder.dim, device=device)]
+        targets = [torch.empty(0, dtype=torch.long, device=device)]
         for batch in data.eval_dataloader(split):
             ready = data.finish(batch.to(device))
             vectors.append(encoder(ready).pooled.float())
             targets.append(ready.target)
         return torch.cat(vectors), torch.cat(targets)
+
+
+def _of_all_ranks(rows: Tensor) -> Tensor:
+    """The rows of every rank, which may have unequally many, one rank after the other."""
+    return torch.cat(gather_all_tensors(rows)) if torch.distributed.is_initialized() else rows
 
 
 def knn_predict(

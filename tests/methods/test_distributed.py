@@ -12,11 +12,14 @@ import pytorch_lightning as pl
 import torch
 from processes import run_processes
 from pytorch_lightning.plugins.environments import LightningEnvironment
-from tiny import QUIET, tiny_text_encoder
+from tiny import QUIET, differing, tiny_text_encoder
 from torch import Tensor, nn
 
+from ssl_suite.core import probes
 from ssl_suite.core.batch import ImageBatch, TextBatch
+from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoded, Encoder
+from ssl_suite.core.probes import KNN, OnlineProbe, knn_predict
 from ssl_suite.data.image.images import Images
 from ssl_suite.methods.image.byol import BYOL
 from ssl_suite.methods.image.simclr import SimCLR
@@ -93,6 +96,20 @@ class Seen(pl.Callback):
         self.items[trainer.current_epoch] += batch.index.tolist()
 
 
+class Banked(KNN):
+    """Remembers the last bank that voted."""
+
+    bank: Tensor
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(probes, "knn_predict", lambda q, bank, *rest: self.keep(bank) or knn_predict(q, bank, *rest))
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def keep(self, bank: Tensor) -> None:
+        self.bank = bank
+
+
 NAMES = ["SimCLR", "BYOL", "MaskedLM", "CausalLM"]
 
 
@@ -107,15 +124,20 @@ def worker(rank: int, port: int, folder: str, images: str) -> None:
 
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port + 1), "PL_GLOBAL_SEED": "0"}
     model, data, seen = SimCLR(Flat(8), 0.5, 8), Images(images, image_size=8, batch_size=2), Seen()
+    torch.manual_seed(rank)  # a head of its own on each rank is told from the same one
+    probe, knn = OnlineProbe(), Banked(k=3)
     trainer = pl.Trainer(
         accelerator="cpu", devices=WORLD, strategy="ddp", max_epochs=2, default_root_dir=folder,
-        plugins=[LightningEnvironment()], enable_checkpointing=False, callbacks=[seen],
+        plugins=[LightningEnvironment()], enable_checkpointing=False,
+        callbacks=[seen, probe, knn],
         **QUIET,
     )  # fmt: skip
     trainer.fit(model, data)
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
-    torch.save({"seen": seen.items, "weights": weights, "figures": figures}, f"{folder}/fit{rank}.pt")
+    found = {"seen": seen.items, "weights": weights, "figures": figures, "head": probe.state_dict()["head"]}
+    found |= {"bank": knn.bank, "encoder": model.encoder.state_dict()}
+    torch.save(found, f"{folder}/fit{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -150,3 +172,24 @@ def test_ranks_with_unequal_numbers_of_validation_batches_agree_on_the_loss(two_
     """5 validation images in batches of 2: rank 0 has two batches, rank 1 has one."""
     a, b = (torch.load(two_processes / f"fit{r}.pt", weights_only=True)["figures"] for r in range(WORLD))
     assert a["val/loss"] == pytest.approx(b["val/loss"])
+
+
+def test_the_neighbours_of_both_ranks_vote(two_processes: Path, image_folder: str) -> None:
+    """As one process with the same weights: 14 images in the bank, 5 to tell."""
+    fits = [torch.load(two_processes / f"fit{r}.pt", weights_only=True) for r in range(WORLD)]
+    data, encoder = Images(image_folder, image_size=8, batch_size=2), Flat(8)
+    encoder.load_state_dict(fits[0]["encoder"])
+    data.serve(Request(watch="class", views="simclr"))
+    with torch.no_grad():
+        bank, labels = KNN._embed(encoder, data, "train", torch.device("cpu"))
+        queries, truth = KNN._embed(encoder, data, "validation", torch.device("cpu"))
+    expected = (knn_predict(queries, bank, labels, 2, k=3) == truth).float().mean()
+    for fit in fits:
+        torch.testing.assert_close(fit["bank"].sort(0).values, bank.sort(0).values)
+        assert fit["figures"]["knn/val_accuracy"] == pytest.approx(float(expected))
+
+
+def test_ranks_learn_one_online_probe(two_processes: Path) -> None:
+    a, b = (torch.load(two_processes / f"fit{r}.pt", weights_only=True)["head"] for r in range(WORLD))
+    assert a["weight"].shape == (2, 6)
+    assert differing(a, b) == []
