@@ -66,7 +66,7 @@ class OnlineProbe(Watcher):
             self.optimizer.zero_grad()
             loss.backward()
         for parameter in self.head.parameters():  # the same head on every rank
-            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")  # type: ignore[arg-type]
+            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
         self.optimizer.step()
         pl_module.log("online/train_loss", loss.detach(), batch_size=len(batch))
         pl_module.log("online/train_accuracy", accuracy(logits, target), batch_size=len(batch))

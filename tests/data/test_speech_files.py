@@ -12,10 +12,12 @@ import pytest
 import soundfile
 import torch
 
+from ssl_suite.core import features as features_module
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import BadItem
 from ssl_suite.data.speech.reading import RATE, duration, load_audio
 from ssl_suite.data.speech.speech import Speech
+from ssl_suite.encoders.simple import Fbank
 
 Maker = Callable[..., Path]
 KINDS: dict[str, dict[str, Any]] = {
@@ -149,3 +151,34 @@ def test_samples_that_are_no_numbers_are_named(bad: float, tmp_path: Path, sound
     assert batch.index.tolist() == [1]
     assert batch.wave.isfinite().all()
     assert data.skipped.value == 1
+
+
+def test_a_table_that_names_a_format_we_do_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(bytes(400))
+    (tmp_path / "metadata.csv").write_text("path\na.m4a\n")
+    data = Speech(str(tmp_path))
+    data.serve(Request())
+    with pytest.raises(BadItem, match=r"a\.m4a is not readable audio .*convert it, for instance by ffmpeg to \.flac"):
+        data.read("train", 0, 0)
+
+
+def test_features_are_computed_again_where_audio_outside_the_tables_folder_changed(
+    tmp_path: Path, sound: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "_memory", {})
+    (tmp_path / "lists").mkdir()
+    for i in range(3):
+        sound(tmp_path / f"wavs/{i}.wav", 0.1, pitch=200.0 * (i + 1))
+    (tmp_path / "lists/train.csv").write_text("path,label\n" + "".join(f"../wavs/{i}.wav,x\n" for i in range(3)))
+
+    def features() -> torch.Tensor:
+        data = Speech(str(tmp_path / "lists"))
+        data.serve(Request(target="class"))
+        data.use_features(Fbank(8), "key")
+        return data.features("train").values
+
+    before = features()
+    assert torch.equal(features(), before)
+    for i in range(3):
+        sound(tmp_path / f"wavs/{i}.wav", 0.1, pitch=1000.0)
+    assert not torch.equal(features(), before)

@@ -55,7 +55,10 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
             last = last if known is None or last is None else min(last, known)
             blocks = list(_blocks(file, first, last))
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-        raise BadItem(f"{name} is not readable audio ({error}); replace it, or set on_error: skip.") from None
+        remedy = "replace it, or set on_error: skip"
+        if Path(name).suffix.lower() in UNREAD:
+            remedy = "convert it, for instance by ffmpeg to .flac, or set on_error: skip"
+        raise BadItem(f"{name} is not readable audio ({error}); {remedy}.") from None
     if not blocks:
         raise BadItem(
             f"{name} has no samples{f' after {start:g} s' if start else ''}; remove it, or set on_error: skip."
