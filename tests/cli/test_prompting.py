@@ -83,3 +83,15 @@ def test_a_benchmark_may_only_test_and_may_take_an_encoder_in_more_ways(
     assert {r.name for r in rows} == {"GPT", "GPT reemb", "random"}
     runs = {c.task.name: command(c.task.config, run=c.task.run)[0] for c in cells(load_benchmark(path), tmp_path)}
     assert runs == {"prompt": "test", "probe": "fit"}
+
+
+def test_texts_of_ones_own_are_scored_without_a_training_split(
+    gpt: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("a few words of text\n" * 12)
+    score = ["test", "--model=Perplexity", f"--model.encoder={gpt}", "--data=Documents", "--data.max_length=32"]
+    score += [*QUICK[:3], f"--out={tmp_path / 'run'}"]
+    assert "data.source is missing" in fails(*score)
+    assert main([*score, f"--data.test={tmp_path / 'texts'}"]) == 0
+    assert {r.metric for r in Store(tmp_path / "run/results.sqlite").rows()} >= {"bits_per_byte"}

@@ -21,7 +21,7 @@ class SourceData(DataModule):
     """Base of Images, Text and Speech.
 
     Args:
-        source: see `open_source`.
+        source: see `open_source`; None where every split is given by itself.
         target: column of the target, for tasks.
         where: keep only the rows whose column has this value: `{language: en}`.
         labels: number of labelled training rows to use, drawn evenly over the classes by the run's seed; None: all.
@@ -43,7 +43,7 @@ class SourceData(DataModule):
 
     def __init__(
         self,
-        source: str,
+        source: str | None,
         target: str,
         where: dict[str, str] | None,
         labels: int | None,
@@ -58,11 +58,15 @@ class SourceData(DataModule):
         splits = {"train": train, "validation": validation, "test": test}
         self.given = {split: place for split, place in splits.items() if place is not None}
         for name, value in {"source": source, "target": target, **self.given}.items():
-            if not value.strip():
+            if value is not None and not value.strip():
                 raise UserError(f"data.{name} is empty; name one, or leave the option out.")
         if labels is not None:
             within("data.labels", labels, low=1, whole=True)
-        self.source, self.target_column, self.where, self.label_budget = source, target, where or {}, labels
+        if source is None and not self.given:
+            raise UserError("data.source is missing; name a file, a folder, samples:NAME or hf:NAME.")
+        self.source = source if source is not None else ", ".join(self.given.values())
+        self._asked = source
+        self.target_column, self.where, self.label_budget = target, where or {}, labels
         self.form = Form(delimiter, header)
         self._opened: dict[str, Rows] = {}
         self.targets: Targets | None = None
@@ -73,7 +77,7 @@ class SourceData(DataModule):
 
     def read_source(self) -> dict[str, Rows]:
         """Every split of the source."""
-        return open_source(self.source, self.folder_reader(), self.input_column, form=self.form, given=self.given)
+        return open_source(self._asked, self.folder_reader(), self.input_column, form=self.form, given=self.given)
 
     def open(self) -> None:
         """Opens the source, once, and holds out a validation split, unless all training rows are to be answered."""

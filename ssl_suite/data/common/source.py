@@ -122,7 +122,7 @@ Opened = tuple[Any, str, Sequence[tuple[int, str]]]
 
 
 def open_source(
-    source: str,
+    source: str | None,
     folder_reader: FolderReader | None = None,
     media: str | None = None,
     names: Names | None = None,
@@ -133,7 +133,8 @@ def open_source(
 
     Args:
         source: `samples:NAME`, `hf:NAME` or `hf:NAME/CONFIG`, a parquet, jsonl or csv file, a folder of them named
-            after their split, or a folder of media files (with `train`, `validation`, `test` inside, or none of them).
+            after their split, or a folder of media files (with `train`, `validation`, `test` inside, or none of them);
+            None: only what is given.
         folder_reader: lists a folder of media files.
         media: name of the image or audio column, kept as encoded bytes.
         names: what the splits are called there, instead of train, validation (or dev, ...) and test.
@@ -148,7 +149,10 @@ def open_source(
     """
     given = given or {}
     state = ""
-    if source.startswith("samples:"):
+    opened: dict[str, Opened] = {}
+    if source is None:
+        pass
+    elif source.startswith("samples:"):
         opened = _samples(source.removeprefix("samples:"))
     elif source.startswith("hf:"):
         opened = _hub(source.removeprefix("hf:"), names or ALIASES)
@@ -174,7 +178,7 @@ def open_source(
             raise UserError(f"{place}, given for the split {split}, has the splits {', '.join(inside)}; name one file.")
         splits[split] = inside.get(split) or next(iter(inside.values()))
     if not splits or all(len(rows) == 0 for rows in splits.values()):
-        raise UserError(f"{source} holds no samples.")
+        raise UserError(f"{source or ', '.join(given.values())} holds no samples.")
     return splits
 
 

@@ -21,7 +21,7 @@ class Documents(SourceData):
     """Each document as overlapping windows: every token is scored once, after as many others as fit.
 
     Args:
-        source: as of `Text`.
+        source: as of `Text`; may be left out where `test` or another split names a file or folder of its own.
         column: of the text.
         max_length: tokens a window.
         stride: tokens a window scores, but for the first, which scores all; default: half a window. A smaller one
@@ -37,7 +37,7 @@ class Documents(SourceData):
 
     def __init__(
         self,
-        source: str,
+        source: str | None = None,
         column: str = "text",
         max_length: int = 512,
         stride: int | None = None,
