@@ -126,3 +126,17 @@ def test_parts_of_an_unreadable_file_are_named_when_they_are_read(table: Callabl
     assert batch.index.tolist() == [0]
     with pytest.raises(BadItem, match=r"bad\.wav is not readable audio"):
         data.read("train", 1, 0)
+
+
+@pytest.mark.parametrize("seconds", [{}, {"seconds": 2.0}, {"start": 0.5}])
+def test_a_row_without_audio_is_named(seconds: dict[str, float], tmp_path: Path, sound: Maker) -> None:
+    from datasets import Dataset
+
+    good = {"bytes": sound(tmp_path / "a.wav", 2.0).read_bytes(), "path": None}
+    rows = [{"audio": audio, **seconds} for audio in (good, None, {"bytes": None, "path": None})]
+    Dataset.from_list(rows).to_parquet(tmp_path / "t.parquet")
+    data = served(tmp_path / "t.parquet", limit_seconds=1.0)
+    assert len(data.read("train", 0, 0).wave) == 32000 - 16000 * seconds.get("start", 0)
+    for i in (1, 2):
+        with pytest.raises(BadItem, match=rf"t\.parquet, row {i + 1}"):
+            data.read("train", i, 0)

@@ -55,11 +55,12 @@ def utterances(rows: Rows, media: str) -> list[Utterance]:
 
     def whole(i: int) -> float:
         value = rows[i][media]
-        if value.get("bytes") is not None:
+        path = path_of(value)
+        if path is None:
             return duration(value)
-        if value["path"] not in known:
-            known[value["path"]] = duration(value)
-        return known[value["path"]]
+        if path not in known:
+            known[path] = duration(value)
+        return known[path]
 
     found = []
     for i in range(len(rows)):
@@ -85,6 +86,11 @@ def _segment(rows: Rows, i: int, start: float, stop: float, claim: float | None,
     if claim is not None and not agree(claim, lasts):
         raise UserError(f"{rows.where(i)}: 'seconds' is {claim:g}, but the segment lasts {lasts:.2f} s.")
     return lasts
+
+
+def path_of(value: Any) -> str | None:
+    """Of the file where a row's audio lies; None for bytes in the table, and for what is no audio."""
+    return value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
 
 
 def agree(claimed: float, seconds: float) -> bool:

@@ -23,7 +23,7 @@ from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.speech.reading import RATE, list_audio, load_audio
-from ssl_suite.data.speech.segments import Utterance, agree, names, utterances
+from ssl_suite.data.speech.segments import Utterance, agree, names, path_of, utterances
 
 
 @dataclass
@@ -129,8 +129,7 @@ class Speech(SourceData):
         rows, found, limit = self.rows[split], self._utterances[split], self.limit_seconds or math.inf
         if self._crops or not (long := [i for i, u in enumerate(found) if u.seconds > limit]):
             return
-        value = rows[long[0]][self.input_column]
-        name = rows.where(long[0]) if value.get("bytes") is not None else value["path"]
+        name = path_of(rows[long[0]][self.input_column]) or rows.where(long[0])
         first = f"{name} lasts {found[long[0]].seconds:.0f} s"
         cut = "cut it with columns start and end, or raise data.limit_seconds"
         if refuse:
