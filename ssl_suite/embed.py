@@ -52,7 +52,7 @@ def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
     if isinstance(data, Speech):
         data.crops = False
     vocab = encoder.config.get("vocab_size")
-    data.serve(Request(tokenizer=encoder.tokenizer, vocab_size=vocab))
+    data.serve(Request(tokenizer=encoder.tokenizer, vocab_size=vocab, longest=encoder.longest))
     return data
 
 

@@ -35,6 +35,7 @@ class Request:
         views: name of the augmentation whose views a method contrasts.
         tokenizer: of the encoder, where it brings one.
         vocab_size: rows of a text encoder's embedding.
+        longest: most tokens a text encoder reads; None for any number.
         stride: input units per state, for targets along time.
         watch: kind of target a callback looks at while a method pretrains.
         pairs: how two text segments are paired for a second objective: `nsp` or `sop`.
@@ -46,6 +47,7 @@ class Request:
     views: str | None = None
     tokenizer: Any = None
     vocab_size: int | None = None
+    longest: int | None = None
     stride: int = 1
     watch: TargetKind | None = None
     pairs: str | None = None

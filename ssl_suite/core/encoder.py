@@ -46,6 +46,7 @@ class Encoder(nn.Module):
         dim: D, the width of every state.
         num_states: how many states `forward` returns.
         stride: input units per state along T (samples for speech, pixels for images, tokens for text).
+        longest: most tokens it reads; None for any number.
         tokenizer: for text, the tokenizer its ids come from.
         heads: weights of the pretraining head(s) that belong to it, kept beside it in its folder; see `Method.heads`.
         preprocess: options of the data it learned from that change what it sees (`image_size`); kept with it, so that
@@ -59,6 +60,7 @@ class Encoder(nn.Module):
     dim: int
     num_states: int
     stride: int = 1
+    longest: int | None = None
     tokenizer: Any = None
     heads: dict[str, Tensor]
     preprocess: dict[str, Any]

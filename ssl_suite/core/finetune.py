@@ -79,6 +79,7 @@ class Finetune(Evaluation):
             labels=known,
             tokenizer=self.encoder.tokenizer,
             vocab_size=self.encoder.config.get("vocab_size"),
+            longest=self.encoder.longest,
             stride=self.encoder.stride,
         )
         self.data.serve(request)

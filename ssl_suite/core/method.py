@@ -108,7 +108,10 @@ class Method(TrainModule):
         """What this method asks of its data."""
         encoder = self.encoder
         vocab = encoder.config.get("vocab_size")
-        return Request(views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab, watch=self.watch)
+        longest = encoder.longest
+        return Request(
+            views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab, longest=longest, watch=self.watch
+        )
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -78,6 +78,7 @@ class TextEncoder(Encoder):
         self.dim, self.num_states, self.max_length, self.pool = dim, layers + 1, max_length, pool
         self.tokens = nn.Embedding(vocab_size, width)
         self.positions = nn.Embedding(max_length, width) if positions == "learned" else None
+        self.longest = max_length if positions == "learned" else None
         self.segments = nn.Embedding(segments, width) if segments else None
         self.embedding_norm = nn.LayerNorm(width, eps) if norm == "post" else nn.Identity()
         self.project = nn.Linear(embedding_dim, dim) if embedding_dim else None

@@ -90,6 +90,33 @@ def test_words_must_say_every_label(films: str, tokenizer: Tokenizer, words: dic
         served(films, tokenizer, words=words)
 
 
+@pytest.mark.parametrize("words", [None, {0: "bad", 1: "good"}, {"0": "bad", "1": "good"}])
+@pytest.mark.parametrize("labels", [(0, 1), ("0", "1.0")])
+def test_labels_may_be_numbers(
+    tmp_path: Path, tokenizer: Tokenizer, labels: tuple[object, object], words: dict[Any, str] | None
+) -> None:
+    rows = [{"text": f"film {i}", "label": labels[i % 2]} for i in range(4)]
+    data = served(write(tmp_path, {"train": rows, "test": rows}), tokenizer, words=words, shots=2)
+    assert [data.labels[data.read("test", i, 0).target or 0] for i in range(4)] == ["0", "1", "0", "1"]
+    assert data.prompt("test", 0, data._answers["test"][0][1])[1] == ("1." if words is None else "good.")
+
+
+def test_an_answer_that_the_solved_rows_lack_can_be_given(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    train = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    source = write(tmp_path, {"train": train, "test": [{"text": "c", "label": "z"}]})
+    data = served(source, tokenizer, words={"x": "1", "y": "2", "z": "3"})
+    assert [a for _, a in texts_of(data, tokenizer)] == [" 1.", " 2.", " 3."]
+    assert data.read("test", 0, 0).target == 2
+
+
+def test_documents_without_splits_are_all_scored(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "mine.txt").write_text("\n\n".join(f"document number {i} here" for i in range(30)))
+    data = Documents(str(tmp_path / "mine.txt"), max_length=10)
+    data.serve(Request(tokenizer=tokenizer))
+    assert list(data.splits()) == ["test"]
+    assert sum(data.read("test", i, 0).size[0] > 0 for i in range(data.size("test"))) == 30
+
+
 @pytest.mark.parametrize("answer", [1, "1", "B", "second"])
 def test_choices_come_with_their_row(tmp_path: Path, tokenizer: Tokenizer, answer: object) -> None:
     row = {"question": "a?", "options": ["first", "second", "third"], "answer": answer}

@@ -297,3 +297,26 @@ def test_a_tokenizer_that_pads_by_itself_is_kept_from_it(tmp_path: Path) -> None
     rows = write_rows(tmp_path / "p.jsonl", [{"text": "cats and dogs", "label": "x"}])
     data = served(rows, Request(target="class"), tokenizer=str(tmp_path / "tokenizer.json"))
     assert data.lengths("train")[0] < 10
+
+
+# Longer than the encoder reads ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["class", "tags"])
+def test_rows_of_every_split_are_cut_at_what_the_encoder_reads(target: Any, tmp_path: Path) -> None:
+    for split, long in (("train", 3), ("test", 2999)):
+        words = ["good"] * (long + 1)
+        rows = [{"text": words if target == "tags" else " ".join(words), "label": ["A", "B"] * ((long + 1) // 2)}] * 2
+        if target == "class":
+            rows = [{**row, "label": "AB"[i]} for i, row in enumerate(rows)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = Text(str(tmp_path), max_length=4000, tokenizer="byte")
+    data.serve(Request(target=target, longest=64))
+    with pytest.warns(UserWarning, match="test.jsonl: 2 of 2 rows are longer than 64 tokens and were cut"):
+        batch = data.collate([data.read("test", i, 0) for i in range(2)])
+    assert batch.ids.shape == (2, 64)
+
+
+def test_blocks_longer_than_the_encoder_reads_are_refused(text_file: str) -> None:
+    with pytest.raises(UserError, match=r"data\.max_length is 128, the encoder reads 64; lower it"):
+        Text(text_file, max_length=128, tokenizer="byte").serve(Request(longest=64))

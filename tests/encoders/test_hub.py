@@ -22,7 +22,7 @@ from ssl_suite.core.folder import load_encoder, save_encoder
 from ssl_suite.encoders.hub.export import export_encoder
 from ssl_suite.encoders.hub.families import FAMILIES
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.tokenizer import train_tokenizer
+from ssl_suite.encoders.tokenizer import special_ids, train_tokenizer
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.masked_lm import MaskedLM
 
@@ -224,6 +224,25 @@ def test_our_own_encoders_are_written_for_transformers(name: str, tmp_path: Path
     assert (ours - theirs)[mask].abs().max() < 1e-5
     rows = model.get_input_embeddings().num_embeddings
     assert rows == (max(encoder.tokenizer.get_vocab().values()) + 1 if family == "gpt2" else 300)  # padding is trimmed
+
+
+def test_transformers_goes_on_from_a_prompt_as_we_do(tmp_path: Path) -> None:
+    encoder = tiny_text_encoder(causal=True, activation="gelu_tanh", vocab_size=300, max_length=40).eval()
+    with torch.no_grad():
+        for p in encoder.parameters():  # so that the likeliest token differs from place to place
+            p.mul_(8)
+    encoder.tokenizer = train_tokenizer(TEXTS, "bpe", 270)
+    export_encoder(encoder, tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    inputs = tokenizer(TEXTS[0][:12], return_tensors="pt")
+    assert inputs["input_ids"][0].tolist() == encoder.tokenizer.encode(TEXTS[0][:12]).ids[:-1]
+    assert encoder.tokenizer.encode("a").tokens[-1] == "[SEP]"  # ours is as it was
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    banned = [[i] for i in special_ids(encoder.tokenizer) if i != model.config.eos_token_id]
+    theirs = model.generate(**inputs, max_new_tokens=10, do_sample=False, bad_words_ids=banned)
+    ours = CausalLM(encoder).generate(TEXTS[0][:12], 10, temperature=0)
+    assert len(theirs[0]) > len(inputs["input_ids"][0])
+    assert tokenizer.decode(theirs[0], skip_special_tokens=True) == ours
 
 
 def test_roberta_is_written_where_asked_for(tmp_path: Path) -> None:

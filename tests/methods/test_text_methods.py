@@ -19,6 +19,7 @@ from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.random import item_seed
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.lstm import LSTMEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id, train_tokenizer
 from ssl_suite.methods.text.causal_lm import CausalLM, pick
 from ssl_suite.methods.text.corrupt import choose_positions, ordinary_ids
@@ -243,6 +244,21 @@ def test_generation_is_repeatable_bounded_and_leaves_training_mode_alone(tokeniz
     assert first.startswith("ab")
     assert all(m.training for m in model.encoder.modules())
     assert len(model.generate("ab", 500, seed=3)) <= 63
+
+
+def test_a_prompt_that_fills_the_window_is_refused(tokenizer: Tokenizer) -> None:
+    model = causal(tokenizer)
+    prompt = "é" * 40  # two bytes, two tokens each
+    with pytest.raises(UserError, match=f"the encoder reads {model.encoder.longest}: nothing can follow it; shorten"):
+        model.generate(prompt, 5)
+
+
+def test_masks_need_an_encoder_that_sees_both_sides() -> None:
+    for encoder in (tiny_text_encoder(causal=True), LSTMEncoder(vocab_size=270, dim=16, layers=1)):
+        with pytest.raises(UserError, match="MaskedLM needs a bidirectional TextEncoder"):
+            MaskedLM(encoder)
+    with pytest.raises(UserError, match="CausalLM needs an encoder with causal: true"):
+        CausalLM(tiny_text_encoder())
 
 
 def test_draws_respect_temperature_top_k_and_top_p() -> None:

@@ -20,6 +20,8 @@ from ssl_suite.encoders.tokenizer import token_id
 class Documents(SourceData):
     """Each document as overlapping windows: every token is scored once, after as many others as fit.
 
+    Nothing is trained on them, so those of a source that has no splits are all the test split.
+
     Args:
         source: as of `Text`; may be left out where `test` or another split names a file or folder of its own.
         column: of the text.
@@ -34,6 +36,7 @@ class Documents(SourceData):
     """
 
     modality = "text"
+    holds_out = False
 
     def __init__(
         self,
@@ -55,6 +58,11 @@ class Documents(SourceData):
 
     def folder_reader(self) -> FolderReader:
         return list_text
+
+    def open(self) -> None:
+        super().open()
+        if list(self.rows) == ["train"]:
+            self.rows = {"test": self.rows["train"]}
 
     def prepare(self, request: Request) -> None:
         super().prepare(request)

@@ -16,7 +16,7 @@ from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.random import item_seed, uniform
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader, Rows
-from ssl_suite.data.common.targets import Targets, few
+from ssl_suite.data.common.targets import Targets, few, spelled
 from ssl_suite.data.text.template import Template, split_spaces
 from ssl_suite.data.text.text import list_text
 from ssl_suite.encoders.tokenizer import token_id
@@ -101,15 +101,16 @@ class Prompts(SourceData):
 
     def _read_labels(self) -> None:
         """Every row has the same answers: the labels in words."""
-        targets = Targets(self.rows, self.target_column, "class", None)
-        self.labels = targets.labels
-        words = self.words if self.words is not None else {label: label for label in self.labels}
+        targets = Targets(self.rows, self.target_column, "class")
+        self.labels = [*targets.labels, *targets.unseen]  # nothing is trained, so any can be answered
+        given = self.words if self.words is not None else {label: label for label in self.labels}
+        words = {spelled(label): word for label, word in given.items()}  # YAML reads 0 as a number
         for label in words:
-            if label not in self.labels:
+            if label not in map(spelled, self.labels):
                 raise UserError(f"words: {self.source} has no label {label!r}.{nearest(label, self.labels)}")
-        if missing := [label for label in self.labels if not words.get(label, "").strip()]:
+        if missing := [label for label in self.labels if not words.get(spelled(label), "").strip()]:
             raise UserError(f"words: label {missing[0]!r} of {self.source} has no word; give it one.")
-        answers = [words[label] for label in self.labels]
+        answers = [words[spelled(label)] for label in self.labels]
         for split, encoded in targets.encoded.items():
             self._right[split] = [int(t) for t in encoded]
             self._answers[split] = [answers] * len(encoded)

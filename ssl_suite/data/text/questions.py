@@ -113,6 +113,7 @@ class Questions(Text):
                 "Questions are for the task Span; for other tasks, and to pretrain, read the text with Text."
             )
         self.streaming = self.tagging = False
+        self.longest = min(self.max_length, request.longest or self.max_length)
         self._windows.clear()
         self.open()
         training = request.labels is None
@@ -229,7 +230,7 @@ class Questions(Text):
                 answers,
                 all(g is not None for g in given),
                 self.tokenizer,
-                self.max_length,
+                self.longest,
                 self.stride,
                 self.max_question_length,
             )

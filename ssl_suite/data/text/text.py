@@ -74,7 +74,7 @@ class Text(SourceData):
             unigram, char or byte. An encoder that brings its own decides.
         vocab_size: of a tokenizer to train.
         cased: whether a tokenizer to train keeps capitals and accents; None: all kinds but wordpiece do.
-        max_length: tokens a block, or at most a row.
+        max_length: tokens a block, or at most a row; rows of a task are also cut at what the encoder reads.
         pack: join documents for pretraining; otherwise one document a row.
         separate: let no token of a block see another document: each one begins with a start token, at position 0.
         split_long: without packing, spread a document longer than `max_length` over several rows; otherwise, and
@@ -129,6 +129,7 @@ class Text(SourceData):
         self.input_column = column
         self.pair, self.wanted_tokenizer, self.vocab_size, self.cased = pair, tokenizer, vocab_size, cased
         self.max_length, self.pack, self.separate, self.split_long = max_length, pack, separate, split_long
+        self.longest = max_length
         self.symbols = symbols
         self.tokenizer: Tokenizer | None = None
         self._files: dict[str, TokenFile] = {}
@@ -149,6 +150,11 @@ class Text(SourceData):
         pretraining = request.target is None and not request.units
         self.streaming = pretraining and (self.pack or self.split_long or request.pairs is not None)
         self.tagging = request.target == "tags" or request.units  # rows are lists of words
+        self.longest = min(self.max_length, request.longest or self.max_length)
+        if self.streaming and self.longest < self.max_length:
+            raise UserError(
+                f"data.max_length is {self.max_length}, the encoder reads {self.longest}; lower it to that."
+            )
         if self.symbols is not None and (self.streaming or self.tagging):
             raise UserError("symbols spells the rows of a task on whole sequences; leave it out here.")
         if not self.streaming:
@@ -295,7 +301,7 @@ class Text(SourceData):
             if self.symbols is not None:
                 columns = [[spell(text, self.symbols) for text in column] for column in columns]
             inputs = list(zip(*columns, strict=True)) if self.pair else columns[0]
-            self.tokenizer.enable_truncation(self.max_length)
+            self.tokenizer.enable_truncation(self.longest)
             if self.tagging:
                 encodings = encode_words(self.tokenizer, inputs)
             else:
@@ -316,7 +322,7 @@ class Text(SourceData):
             cut = sum(bool(e.overflowing) for e in encodings)
             if cut:
                 rank_zero_warn(
-                    f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.max_length} tokens and were cut."
+                    f"{rows.name}: {cut} of {len(rows)} rows are longer than {self.longest} tokens and were cut."
                     + f" The {lost} words cut off are not learned from and count as wrongly tagged." * bool(lost)
                 )
         return self._encoded[split]
@@ -390,5 +396,5 @@ class Text(SourceData):
 
     def fingerprint(self, split: str) -> str:
         assert self.tokenizer is not None
-        options = f"{self.input_column}|{self.pair}|{self.max_length}|{self.symbols}"
+        options = f"{self.input_column}|{self.pair}|{self.longest}|{self.symbols}"
         return f"{super().fingerprint(split)}|{options}|{tokenizer_hash(self.tokenizer).hex()}"

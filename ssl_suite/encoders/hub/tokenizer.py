@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.tokenizer import ROLES, load_tokenizer
@@ -66,7 +66,12 @@ def table_size(tokenizer: Tokenizer) -> int:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int, causal: bool, segments: bool) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, for transformers' AutoTokenizer."""
+    """Writes tokenizer.json and tokenizer_config.json, for transformers' AutoTokenizer.
+
+    Of a causal encoder, a text is given without its end, so that `generate` goes on from it.
+    """
+    if causal:
+        tokenizer = without_end(tokenizer)
     tokenizer.save(str(folder / "tokenizer.json"))
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -81,6 +86,18 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int, causal:
     if (unknown := getattr(tokenizer.model, "unk_token", None)) is not None:
         config["unk_token"] = unknown
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def without_end(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, but without the end token behind a text that it puts between start and end."""
+    start, end = role_token(tokenizer, "start"), role_token(tokenizer, "end")
+    added = tokenizer.encode("").tokens
+    if start is None or end is None or added != [start, end]:
+        return tokenizer
+    other = Tokenizer.from_str(tokenizer.to_str())
+    special = [(start, tokenizer.token_to_id(start))]
+    other.post_processor = processors.TemplateProcessing(f"{start} $A", f"{start} $A $B", special)
+    return other
 
 
 def role_token(tokenizer: Tokenizer, role: str) -> str | None:

@@ -72,7 +72,8 @@ class CausalLM(Method):
 
         Args:
             prompt: text to continue.
-            length: most new tokens; generation ends early at the end-of-document token.
+            length: most new tokens; generation ends early at the end-of-document token, and where the encoder's
+                learned positions end.
             temperature: of the softmax; 0 takes the likeliest token.
             top_k: draw among the k likeliest; 0 for all.
             top_p: draw among the likeliest whose probabilities reach p.
@@ -101,7 +102,12 @@ def generate(model: CausalLM, prompt: str, length: int, temperature: float, top_
     banned = torch.tensor([i for i in special_ids(tokenizer) if i != end], device=device)
     generator = torch.Generator(device).manual_seed(seed)
     ids = [start, *tokenizer.encode(prompt, add_special_tokens=False).ids]
-    limit = encoder.max_length if encoder.positions is not None else len(ids) + length
+    limit = encoder.longest or len(ids) + length
+    if len(ids) >= limit and length > 0:
+        raise UserError(
+            f"The prompt has {len(ids)} tokens with its start token, the encoder reads {limit}: nothing can follow it; "
+            "shorten it."
+        )
     cache, feed = KVCache(), ids
     for _ in range(min(length, limit - len(ids))):
         tokens = torch.tensor([feed], device=device)

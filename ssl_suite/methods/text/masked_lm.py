@@ -61,6 +61,8 @@ class MaskedLM(Method):
         for name, share in (("rate", rate), ("final_rate", final_rate), ("val_rate", val_rate)):
             within(name, share, above=0, high=1)
         expect(self.encoder, "text", "MaskedLM")
+        if not isinstance(self.encoder, TextEncoder) or self.encoder.trunk.config.causal:
+            raise UserError("MaskedLM needs a bidirectional TextEncoder (causal: false), which sees both sides.")
         self.rate, self.final_rate, self.val_rate = rate, final_rate, val_rate
         self.mask, self.pairs, self.progress = mask, pairs, 0.0
         self.head = MaskedHead(self.encoder)
