@@ -17,6 +17,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
 from ssl_suite.core.folder import load_encoder
 from ssl_suite.core.readout import Readout
+from ssl_suite.data.common.layout import SPLIT_OF
 from ssl_suite.plugins import load_all
 
 ROWS = 256
@@ -122,6 +123,7 @@ def write_embeddings(
         raise UserError(
             "--readout weighted_sum has weights only once a task has learnt them; use last, mean or layer:K."
         )
+    split = SPLIT_OF.get(split, split)
     load_all()
     model = load_encoder(encoder)
     if image_size is not None and model.modality != "image":

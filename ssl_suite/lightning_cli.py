@@ -30,6 +30,7 @@ from ssl_suite.core.method import Method
 from ssl_suite.core.module import Evaluation, TrainModule
 from ssl_suite.core.outcomes import gathered
 from ssl_suite.core.task import Task
+from ssl_suite.data.common.layout import SPLIT_OF
 from ssl_suite.explain import class_of, explain, of_lightning
 from ssl_suite.options import check_options
 from ssl_suite.plugins import load_all
@@ -126,7 +127,7 @@ class SuiteCLI(LightningCLI):
         if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:
             self.model.recall(torch.load(config.ckpt_path, weights_only=True, map_location="meta", mmap=True))
         if self.subcommand == "predict":
-            self.datamodule.predict_split = config.split
+            self.datamodule.predict_split = SPLIT_OF.get(config.split, config.split)
             trainer.callbacks.append(WritePredictions(Path(config.out)))  # type: ignore[attr-defined]
         mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
         if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
@@ -190,8 +191,9 @@ class SaveConfig(pl.Callback):
 class WritePredictions(pl.Callback):
     """Writes what was predicted of each split, and what the data's leaderboard wants.
 
-    A task's own files where it has some, else one {"id", "prediction"} a row, in the order of the split. A task's
-    answers are gathered over ranks; the embeddings of a method are written to a file a rank.
+    A task's own files where it has some, else one {"id", "prediction"} a row, in the order of the split; a split other
+    than test is in the file's name, so that none takes another's place. A task's answers are gathered over ranks; the
+    embeddings of a method are written to a file a rank.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -215,12 +217,12 @@ class WritePredictions(pl.Callback):
                     continue
                 if files := task.files(rows, data, split):
                     for name, content in files.items():
+                        name = named(name, split)
                         write_text(self.folder / name, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
                         print(f"{self.folder / name}: {len(content)} predictions")
                     continue
             rank = f"-rank{trainer.global_rank}" if task is None and trainer.world_size > 1 else ""
-            beside = split.partition("_")[2]
-            path = self.folder / f"predictions{f'-{beside}' if beside else ''}{rank}.jsonl"
+            path = self.folder / named(f"predictions{rank}.jsonl", split)
             ids, rows = data.ids(split), sorted(rows, key=lambda row: row[0])
             answers = [data.answer(split, i, answer) for i, answer in rows]
             written = [{"id": ids[i], "prediction": answer} for (i, _), answer in zip(rows, answers, strict=True)]
@@ -229,6 +231,13 @@ class WritePredictions(pl.Callback):
             if task is not None and len(rows) == data.size(split) and (sheet := data.submission(split, answers)):
                 write_text(self.folder / sheet[0], sheet[1])
                 print(f"{self.folder / sheet[0]}: for the leaderboard")
+
+
+def named(name: str, split: str) -> str:
+    """The name of a file of answers: as it is for the test split, with the split in it for another."""
+    stem, dot, kind = name.rpartition(".")
+    mark = split.removeprefix("test").strip("_")
+    return f"{stem}-{mark}{dot}{kind}" if mark else name
 
 
 def proposed_task(data: Any) -> Namespace:

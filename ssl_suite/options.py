@@ -45,8 +45,6 @@ def check_options(config: Any, command: str) -> None:
         one_of("--role", config.role, ROLES)
     if config.results is not None:
         check_results(config.results)
-    if config.test_after and command != "fit":
-        raise UserError(f"--test_after is for fit; {command} scores or answers what it is given.")
     if config.split is not None and command != "predict":
         raise UserError(f"--split is for predict; {command} reads its own.")
     check_trainer(config.trainer, command)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MOST_BYTES, MOST_VALUES = 1_000_000, 100_000
 """What no recipe comes near; beyond, a file is something else, or made to exhaust the reader."""
 
+WANTED = {"class_path": "be the name of a class (`ssl-suite list`)", "init_args": "hold names and values"}
+
 
 def built_in() -> Path:
     """The suite's own recipes: inside the installed package, or beside it in a checkout."""
@@ -57,7 +59,7 @@ def find(name: str) -> Path:
         if known == wanted:
             return place
     if name and path.exists():
-        raise UserError(f"{name} is {'a folder' if path.is_dir() else 'no ordinary file'}, not a config file.")
+        raise UserError(f"{name} is {'a folder' if path.is_dir() else 'a pipe or device'}, not a config file.")
     raise UserError(f"There is no config file or recipe {name!r}.{_hint(wanted)}")
 
 
@@ -65,7 +67,7 @@ def _hint(wanted: str) -> str:
     known = [name for name, _, _ in recipes()]
     same = [name for name in known if name.rpartition("/")[2] == wanted.rpartition("/")[2]]
     close = f" Did you mean {same[0]}?" if len(same) == 1 else nearest(wanted, known)
-    return close if len(close) < 100 else " `ssl-suite list recipes` shows what there is."
+    return close if 0 < len(close) < 100 else " `ssl-suite list recipes` shows what there is."
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -94,7 +96,20 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     if not isinstance(config, dict | None):
         raise UserError(f"{path} must hold names and values (model: ..., data: ...), not {type(config).__name__}.")
+    for name, wrong in misfits(config or {}):
+        raise UserError(f"{path}: {name} is {wrong!r:.80}, but must {WANTED[name.rpartition('.')[2]]}.")
     return config or {}
+
+
+def misfits(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Each `class_path` and `init_args` below a value that is of another kind than these are, with its place."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        name = f"{place}.{key}" if place else str(key)
+        if (key == "class_path" and not isinstance(inner, str)) or (
+            key == "init_args" and not isinstance(inner, dict | None)
+        ):
+            yield name, inner
+        yield from misfits(inner, name)
 
 
 def count(node: Node, done: dict[int, int]) -> int:

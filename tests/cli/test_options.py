@@ -93,6 +93,13 @@ def test_methods(method: str, option: str, sentence: str, fails: Fails, sources:
     assert not out.exists()
 
 
+def test_more_steps_ahead_than_there_is_speech(fails: Fails, sources: dict[str, str], out: Path) -> None:
+    """Nothing would be predicted: a loss of 0 and an untrained encoder."""
+    message = fails(*pretrain("APC", sources, out), "--model.steps=1000000")
+    assert message.startswith(f"steps is 1000000, but the longest utterance of {sources['speech']} has ")
+    assert nothing_in(out)
+
+
 DATA_OPTIONS = [
     ("SimCLR", *number("data.image_size", "0", f"{WHOLE} 1")),
     ("SimCLR", *number("data.batch_size", "0", f"{WHOLE} 1")),
@@ -263,8 +270,3 @@ def test_a_method_has_no_test_split(fails: Fails, sources: dict[str, str], out: 
     message = fails("test", *pretrain("SimCLR", sources, out)[1:])
     assert message.startswith("SimCLR pretrains, which no test split scores: judge its encoder by fit --model Finetune")
     assert not out.exists()
-
-
-def test_options_of_another_command(fails: Fails, sources: dict[str, str], out: Path) -> None:
-    message = fails("validate", *pretrain("SimCLR", sources, out)[1:], "--test_after=true")
-    assert message == "--test_after is for fit; validate scores or answers what it is given."

@@ -174,13 +174,16 @@ def test_predict_answers_the_split_that_is_named_and_never_another(
     predict += [f"--data.source={tmp_path / 'new'}", f"--out={tmp_path / 'out'}"]
     assert main(predict) == 2
     assert "has no test split to answer; it has: train, validation. Name one with --split" in capsys.readouterr().err
-    assert main([*predict, "--split=validation"]) == 0
-    answered = read_jsonl(tmp_path / "out/predictions.jsonl")
-    assert [row["id"] for row in answered] == table["id"].to_pylist()[:3]
+    for name in ("train", "val"):
+        assert main([*predict, f"--split={name}"]) == 0
+    for name, n in (("train", 7), ("validation", 3)):  # neither file takes the other's place
+        answered = read_jsonl(tmp_path / f"out/predictions-{name}.jsonl")
+        assert [row["id"] for row in answered] == table["id"].to_pylist()[:n]
+    assert not (tmp_path / "out/predictions.jsonl").exists()
     (tmp_path / "one.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in table["text"].to_pylist()))
     alone = [f"--data.source={tmp_path / 'one.jsonl'}", "--split=train"]  # from which fit would hold some out
     assert main([*predict, *alone]) == 0
-    assert [row["id"] for row in read_jsonl(tmp_path / "out/predictions.jsonl")] == [str(i) for i in range(24)]
+    assert [row["id"] for row in read_jsonl(tmp_path / "out/predictions-train.jsonl")] == [str(i) for i in range(24)]
 
 
 def test_predict_with_a_method_writes_embeddings(

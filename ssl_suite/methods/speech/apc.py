@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ssl_suite.core.batch import SpeechBatch
@@ -10,7 +11,7 @@ from ssl_suite.core.encoder import Encoder, expect, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
-from ssl_suite.encoders.speech import SpeechEncoder
+from ssl_suite.encoders.speech import RATE, SpeechEncoder
 
 
 class APC(Method):
@@ -36,6 +37,17 @@ class APC(Method):
             raise UserError("APC predicts log-mel frames; learned ones would collapse: frontend: logmel.")
         self.steps = steps
         self.predict = nn.Linear(self.encoder.dim, self.encoder.frontend.dim)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage != "fit" or not (seconds := self.data.lengths("train")):
+            return
+        states = int(self.encoder.frontend.frames(torch.tensor(max(seconds) * RATE).long()))
+        if self.steps >= states:
+            raise UserError(
+                f"steps is {self.steps}, but the longest utterance of {self.data.source_name} has {states} states as "
+                "it is read: nothing would be predicted; lower it."
+            )
 
     def step(self, batch: SpeechBatch) -> StepOutput:
         frames, mask = self.encoder.frontend(batch)
