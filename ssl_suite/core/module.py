@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -94,6 +95,12 @@ class TrainModule(pl.LightningModule):
         trainer.fit_loop.setup_data()  # with max_steps alone, Lightning has not counted the batches yet
         total = int(trainer.estimated_stepping_batches)
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        warmup = self.optim.warmup(total, per_epoch)
+        if warmup >= total > 1:
+            rank_zero_warn(
+                f"The warm-up takes {warmup} steps and the run {total}: it ends before its learning rate is reached. "
+                "Train longer or lower model.optim.warmup_epochs."
+            )
         schedule = build_schedule(self.optim, optimizer, total, per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -48,3 +48,24 @@ def test_shakespeare_scores_both_sides(tmp_path: Path) -> None:
     assert "nanoGPT's recipe" in done.stdout
     assert "not reached" in done.stdout
     assert (tmp_path / "curve.svg").read_text().count("seed 0") >= 1
+
+
+def test_byol_judges_both_sides_and_what_they_must_beat(image_folder: str) -> None:
+    options = [
+        "--tiny",
+        "--seeds",
+        "1",
+        "--probes",
+        "2",
+        "--labels",
+        "10",
+        "--source",
+        image_folder,
+        "--format",
+        "json",
+    ]
+    done = subprocess.run([sys.executable, "byol.py", *options], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert list(result["accuracy"]) == ["raw pixels", "random weights", "ours", "lightly"]
+    assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in result["accuracy"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,19 @@ def test_rate_and_warmup_count_optimizer_steps_of_the_global_batch(image_folder:
     trainer.fit(model, datamodule=Images(image_folder, image_size=16, batch_size=3))
     peak = 0.5 * (3 * 3) / 256
     assert rates == pytest.approx([peak * f for f in (1 / 2, 1, 1, 3 / 4, 2 / 4, 1 / 4)])
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_warm_up_that_outlasts_the_run_is_named(epochs: int, image_folder: str, tmp_path: Path) -> None:
+    """4 steps an epoch: a warm-up of 2 epochs takes 8."""
+    model = SimCLR(tiny_image_encoder(), projection_dim=8, optim=Optim(warmup_epochs=2))
+    trainer = pl.Trainer(
+        max_epochs=epochs, limit_val_batches=0, default_root_dir=tmp_path, enable_checkpointing=False,
+        accelerator="cpu", **QUIET,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(model, datamodule=Images(image_folder, image_size=16, batch_size=3))
+    said = [str(w.message) for w in caught if "warm-up" in str(w.message)]
+    assert said == (["The warm-up takes 8 steps and the run 8: it ends before its learning rate is reached. "
+                     "Train longer or lower model.optim.warmup_epochs."] if epochs == 2 else [])  # fmt: skip

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from lightly.loss import NTXentLoss
-from tiny import image_batch, tiny_image_encoder, tiny_text_encoder
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss
+from tiny import QUIET, image_batch, tiny_image_encoder, tiny_text_encoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.optim import Optim
+from ssl_suite.data.image.images import Images
 from ssl_suite.methods.image.byol import BYOL, regression
 from ssl_suite.methods.image.simclr import SimCLR
 
@@ -71,6 +75,8 @@ def test_byol_loss_is_the_squared_distance_of_unit_vectors_both_ways() -> None:
         return (F.normalize(p, dim=1) - F.normalize(t, dim=1)).square().sum(1).mean()
 
     torch.testing.assert_close(loss, distance(p1, t2) + distance(p2, t1))
+    lightly = NegativeCosineSimilarity()
+    torch.testing.assert_close(loss, 4 + 4 * 0.5 * (lightly(p1, t2) + lightly(p2, t1)))
     assert not t1.requires_grad
     torch.testing.assert_close(regression(p1, p1), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(regression(p1, -p1), torch.tensor(4.0))
@@ -92,6 +98,23 @@ def test_byol_reaches_everything_but_the_teacher() -> None:
     teacher = {id(p) for m in (model.teacher_encoder, model.teacher_projector) for p in m.parameters()}
     for name, p in model.named_parameters():
         assert (p.grad is None) == (id(p) in teacher), name
+
+
+def test_byols_predictor_alone_has_a_learning_rate_of_its_own(image_folder: str, tmp_path: Path) -> None:
+    model = BYOL(tiny_image_encoder(), 16, 8, predictor_lr=10.0, optim=Optim(lr=0.01, schedule="constant"))
+    trainer = pl.Trainer(
+        max_steps=1,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+        enable_checkpointing=False,
+        accelerator="cpu",
+        **QUIET,
+    )
+    trainer.fit(model, datamodule=Images(image_folder, image_size=16, batch_size=3))
+    rates = {id(p): g["lr"] for g in trainer.optimizers[0].param_groups for p in g["params"]}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            assert rates[id(p)] == pytest.approx(0.1 if name.startswith("predictor.") else 0.01), name
 
 
 @pytest.mark.parametrize("method", [SimCLR, BYOL])
