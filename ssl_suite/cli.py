@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_suite import __version__
-from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.errors import Interrupted, UserError, nearest
 
 if TYPE_CHECKING:
     from ssl_suite.bench.stats import Cell
@@ -57,6 +58,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Interrupted as error:
+        started_by_us = os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ
+        if started_by_us:  # a rank whose end with an error would have the first killed
+            return 0
+        print(f"ssl-suite: {error}", file=sys.stderr)
+        return 128 + error.signal
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Loader, Request
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.files import replacing
+from ssl_suite.core.files import check_target, replacing
 from ssl_suite.core.folder import load_encoder
 from ssl_suite.core.readout import Readout
 from ssl_suite.data.common.layout import SPLIT_OF
@@ -117,6 +117,9 @@ def write_embeddings(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_target(out)
+    if out.exists() and not _holds_embeddings(out):
+        raise UserError(f"{out} exists and holds no embeddings of this suite; choose another --out.")
     within("--batch_size", batch_size, low=1, whole=True)
     within("--workers", workers, low=0, whole=True)
     if readout == "weighted_sum":
@@ -157,6 +160,16 @@ def write_embeddings(
         finally:
             as_they_came.unlink(missing_ok=True)
     return Written(len(order), model.dim, data.skipped.value)
+
+
+def _holds_embeddings(path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).names == ["id", "embedding"]
+    except pa.ArrowInvalid:
+        return False
 
 
 def _record_batch(ids: list[str], values: list[Tensor], frames: bool, schema: Any) -> Any:

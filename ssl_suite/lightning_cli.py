@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import logging
 import shlex
 import time
 import warnings
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -17,17 +17,22 @@ import torch
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.io import CheckpointIO
 
 from ssl_suite.bench.store import check_names
 from ssl_suite.core.allocator import keep_freed_memory
+from ssl_suite.core.checkpoint import AtomicIO, Best, read_checkpoint
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.encoder import Encoder
-from ssl_suite.core.errors import UserError
-from ssl_suite.core.files import write_text
+from ssl_suite.core.errors import Interrupted, UserError
+from ssl_suite.core.files import locked, sweep, write_text
 from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.folder import TOKENIZER
+from ssl_suite.core.latest import Latest
+from ssl_suite.core.log import CSVLog
 from ssl_suite.core.method import Method
 from ssl_suite.core.module import Evaluation, TrainModule
+from ssl_suite.core.runs import CHECKPOINTS, checkpoint_path, default_out, holds_run, remove_run, run_folder
 from ssl_suite.core.task import Task
 from ssl_suite.data.common.layout import SPLIT_OF
 from ssl_suite.explain import class_of, explain, of_lightning
@@ -46,6 +51,8 @@ class SuiteCLI(LightningCLI):
 
     arguments: list[str]
     checkpoint: str | None = None
+    held: ExitStack
+    """What is given back when the command is done: the lock of the run's folder."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -72,6 +79,7 @@ class SuiteCLI(LightningCLI):
         parser.add_argument("--task_name", type=str | None, default=None, help="How results name the task.")
         parser.add_argument("--name", type=str | None, default=None, help="How results name the encoder.")
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile the encoder.")
+        parser.add_argument("--checkpoint_minutes", type=float, default=10.0, help="Most time between two last.ckpt.")
         precision = Literal["highest", "high", "medium"]
         parser.add_argument("--matmul", type=precision, default="highest", help="fp32 products; high: TF32.")
         parser.add_argument("--split", type=str | None, default=None, help="Which one predict answers; default: test.")
@@ -80,16 +88,21 @@ class SuiteCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if config.out is None:
-            name = str(config.model.class_path).rpartition(".")[2] if config.get("model") else "run"
-            config.out = f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-        out = Path(config.out)
-        has_run = (out / "encoder").exists() or (out / "checkpoints").exists()
-        if self.subcommand == "fit" and has_run and not config.ckpt_path and not config.overwrite:
+            config.out = default_out(str((config.get("model") or {}).get("class_path", "run")).rpartition(".")[2])
+        out = run_folder(config.out)
+        if self.subcommand == "fit":
+            SuiteCLI.held.enter_context(locked(out))
+            for folder in (out, out / CHECKPOINTS):
+                sweep(folder)
+        config.ckpt_path = checkpoint_path(config.ckpt_path, out, self.subcommand)
+        resumes_here = config.ckpt_path and out.resolve() in Path(config.ckpt_path).resolve().parents
+        if self.subcommand == "fit" and holds_run(out) and not resumes_here and not config.overwrite:
             raise UserError(
                 f"{out} already holds a run; choose another --out, resume it with --ckpt_path, or --overwrite true."
             )
         config.trainer.default_root_dir = config.out
-        check_checkpoint(config.ckpt_path)
+        self.loaded = read_checkpoint(Path(config.ckpt_path), weights=False) if config.ckpt_path else None
+        self.goes_on = self.subcommand == "fit" and bool(resumes_here)
         SuiteCLI.checkpoint = config.ckpt_path
         model = class_of(config.model.class_path) if config.get("model") else TrainModule
         is_task = issubclass(model, Finetune)
@@ -109,13 +122,17 @@ class SuiteCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config[self.subcommand]
         if kwargs.get("logger", self._get(self.config_init, "trainer").get("logger")) is None:
-            kwargs["logger"] = CSVLogger(config.out, name="", version="")
+            kwargs["logger"] = self.log(config.out)
+        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        kwargs["plugins"] = plugins if any(isinstance(p, CheckpointIO) for p in plugins) else [*plugins, AtomicIO()]
         trainer = super().instantiate_trainer(**kwargs)
         self._started = time.time()
         text = self._parser(self.subcommand).dump(config, skip_none=False, format="yaml")
-        trainer.callbacks.append(SaveConfig(text, Path(config.out) / "config.yaml"))  # type: ignore[attr-defined]
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.append(KeepRun(text, Path(config.out), self.subcommand == "fit" and not self.goes_on))
         if config.test_after:
-            trainer.callbacks.append(RequireTest())  # type: ignore[attr-defined]
+            callbacks.append(RequireTest())
         dumped = self.dumped()
         torch.set_float32_matmul_precision(config.matmul)
         if trainer.strategy.root_device.type == "cpu":
@@ -124,15 +141,25 @@ class SuiteCLI(LightningCLI):
             torch._dynamo.config.recompile_limit = 32  # a block with or without padding, chosen places, gradients
             self.model.encoder.compile()
         self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped
-        if self.subcommand != "fit" and isinstance(self.model, Finetune) and config.ckpt_path:
-            self.model.recall(torch.load(config.ckpt_path, weights_only=True, map_location="meta", mmap=True))
+        if self.loaded is not None:
+            self.model.recall(self.loaded, resuming=self.subcommand == "fit")
         if self.subcommand == "predict":
             self.datamodule.predict_split = SPLIT_OF.get(config.split, config.split)
-            trainer.callbacks.append(WritePredictions(Path(config.out)))  # type: ignore[attr-defined]
-        mine = next((i for i, c in enumerate(trainer.callbacks) if type(c) is ModelCheckpoint), None)  # type: ignore[attr-defined]
-        if mine is not None and not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
-            trainer.callbacks[mine] = default_checkpoint(self.model, self.datamodule, Path(config.out))  # type: ignore[attr-defined]
+            callbacks.append(WritePredictions(Path(config.out)))
+        if trainer.checkpoint_callbacks:
+            folder = Path(config.out).absolute() / CHECKPOINTS
+            if not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
+                callbacks[:] = [c for c in callbacks if type(c) is not ModelCheckpoint]  # Lightning's default
+                if isinstance(self.model, Finetune):
+                    callbacks.append(Best(folder, f"val/{self.model.task.main}", self.model.task.direction))
+            callbacks.append(Latest(folder, config.checkpoint_minutes))
         return trainer
+
+    def log(self, out: str) -> CSVLog:
+        """metrics.csv of a run, without the steps that are taken again; of the other commands a file of their own."""
+        if self.subcommand != "fit":
+            return CSVLog(out, f"metrics-{self.subcommand}.csv")
+        return CSVLog(out, until=self.loaded["global_step"] if self.loaded and self.goes_on else 0)
 
     def dumped(self) -> dict[str, Any]:
         """The whole resolved configuration, as a run records it."""
@@ -177,15 +204,26 @@ class RequireTest(pl.Callback):
             )
 
 
-class SaveConfig(pl.Callback):
-    """Writes the resolved configuration beside what it made, once the first step is due."""
+class KeepRun(pl.Callback):
+    """Writes the resolved configuration and the tokenizer beside what a run makes, once it is about to train.
 
-    def __init__(self, text: str, path: Path) -> None:
-        self.text, self.path = text, path
+    Args:
+        text: the configuration.
+        folder: of the run.
+        fresh: whether files of an earlier run in this folder go first.
+    """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_text(self.path, self.text)
+    def __init__(self, text: str, folder: Path, fresh: bool) -> None:
+        self.text, self.folder, self.fresh = text, folder, fresh
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if self.fresh:
+            remove_run(self.folder)
+        write_text(self.folder / "config.yaml", self.text)
+        if pl_module.encoder.tokenizer is not None:
+            write_text(self.folder / TOKENIZER, pl_module.encoder.tokenizer.to_str(pretty=True))
 
 
 def proposed_task(data: Any) -> Namespace:
@@ -199,21 +237,6 @@ def proposed_task(data: Any) -> Namespace:
         raise UserError("Finetune needs a task: --model.task Classify, Regress, Tag or another (ssl-suite list tasks).")
     kind, metrics = proposal
     return Namespace(class_path=f"ssl_suite.tasks.{TASKS[kind]}", init_args=Namespace(metrics=metrics))
-
-
-def default_checkpoint(model: Any, data: Any, out: Path) -> ModelCheckpoint:
-    """The last state always; for a task also the best on the validation split, which alone selects models."""
-    monitor = f"val/{model.task.main}" if isinstance(model, Finetune) else None
-    return ModelCheckpoint(
-        dirpath=out / "checkpoints",
-        filename="best" if monitor else "epoch{epoch:04d}",
-        auto_insert_metric_name=False,
-        monitor=monitor,
-        mode=model.task.direction if monitor else "min",
-        save_last=True,
-        save_top_k=1 if monitor else 0,
-        enable_version_counter=False,
-    )
 
 
 def with_recipes(arguments: list[str]) -> list[str]:
@@ -230,25 +253,6 @@ def with_recipes(arguments: list[str]) -> list[str]:
     return made
 
 
-def check_checkpoint(path: str | None) -> None:
-    """Raises UserError for a checkpoint that is not there or cannot be read; executes nothing from it."""
-    if path is None or path in ("best", "last", "hpc", "registry"):
-        return
-    if not Path(path).exists():
-        others = ", ".join(sorted(p.name for p in Path(path).parent.glob("*.ckpt")))
-        raise UserError(f"There is no checkpoint {path}" + (f"; its folder has {others}." if others else "."))
-    if Path(path).is_dir() and (Path(path) / "model.safetensors").exists():
-        raise UserError(f"{path} is an encoder folder: start from it with --model.encoder; --ckpt_path resumes a run.")
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="meta", mmap=True)
-    except Exception as error:  # a zip, pickle or I/O error, whatever the damage is
-        raise UserError(
-            f"{path} is not a readable checkpoint ({' '.join(str(error).split())[:120]}); take another."
-        ) from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of a run.")
-
-
 @cache  # filters that change make Python forget which warnings it has shown
 def quiet() -> None:
     """Silences advertisements and warnings a user can do nothing about; the others take one line, without code."""
@@ -262,6 +266,7 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*logging interval.*",
         ".*`validation_step`.*",
+        ".*resuming from a checkpoint that ended.*",
         ".*recommended to use `self.log.*sync_dist=True.*",
         ".*LSTM with projections.*",
     ):
@@ -283,6 +288,7 @@ def run(arguments: list[str], cli: type[C] = SuiteCLI) -> C:  # type: ignore[ass
     quiet()
     load_all()
     SuiteCLI.arguments = arguments
+    SuiteCLI.held = ExitStack()
     strict = {"exit_on_error": False, "allow_abbrev": False}
     try:
         return cli(
@@ -299,11 +305,13 @@ def run(arguments: list[str], cli: type[C] = SuiteCLI) -> C:  # type: ignore[ass
         )
     except Exception as error:
         raise_explained(error, arguments)
+    finally:
+        SuiteCLI.held.close()
 
 
 def raise_explained(error: Exception, arguments: list[str]) -> NoReturn:
     """Raises what went wrong as one sentence where the user can mend it, else as it is."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | Interrupted):
         raise error
     if "Error(s) in loading state_dict" in str(error) and SuiteCLI.checkpoint:
         what = " ".join(str(error).partition("\n")[2].split())[:150]
@@ -346,6 +354,7 @@ def options_of(arguments: list[str]) -> set[str]:
 
     trainer = {f"trainer.{name}" for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"}
     ours = {"out", "overwrite", "test_after", "results", "task_name", "name", "role", "split", "config", "ckpt_path"}
+    ours |= {"checkpoint_minutes"}
     return (
         trainer
         | ours

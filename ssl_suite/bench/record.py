@@ -17,6 +17,7 @@ from ssl_suite import __version__
 from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
 from ssl_suite.bench.outcomes import write_outcomes
 from ssl_suite.bench.store import Result, Store
+from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.data import run_seed
 from ssl_suite.core.folder import PROVENANCE, read_json
 from ssl_suite.core.hashing import sha256
@@ -61,6 +62,8 @@ def origin(model: Evaluation) -> tuple[str, str]:
     if path.exists():
         name = str(read_json(path, "an encoder folder").get("method", source))
         return f"{name} re-emb" if shuffled else name, "ssl"
+    if source.endswith(".ckpt"):
+        return str(read_checkpoint(Path(source), weights=False)["encoder"]["provenance"]["method"]), "ssl"
     if ":" in source and not source.startswith("random:"):
         return source, "ssl"
     return ("from scratch", "supervised") if mode == "finetune" else ("random", "random")

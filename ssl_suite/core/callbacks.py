@@ -12,12 +12,13 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
+from ssl_suite.core.checkpoint import check_finite
 from ssl_suite.core.data import run_seed
 from ssl_suite.core.encoder import batch_units
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.files import replacing
+from ssl_suite.core.files import check_target, replacing
 from ssl_suite.core.flops import peak_flops, step_flops
-from ssl_suite.core.folder import save_encoder, stored_weights
+from ssl_suite.core.folder import is_encoder_folder, save_encoder, stored_weights
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.module import log_interval
 
@@ -73,6 +74,14 @@ class Throughput(pl.Callback):
             if self.flops and (peak := peak_flops(module.device)):
                 module.log("train/mfu", self.flops * steps / seconds / peak)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"units": self.total_units, "seconds": self.total_seconds, "unit": self.unit, "flops": self.flops}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Figures are those of the whole run, over all its resumes."""
+        self.total_units, self.total_seconds = state_dict["units"], state_dict["seconds"]
+        self.unit, self.flops = state_dict["unit"], state_dict["flops"]
+
     def summary(self, device: torch.device) -> dict[str, Any]:
         """Figures of the whole run, for its provenance."""
         seconds = max(self.total_seconds, 1e-9)
@@ -109,11 +118,24 @@ class StopOnNonFinite(pl.Callback):
 class WriteEncoder(pl.Callback):
     """Writes the encoder folder when pretraining ends: `RUN/encoder`."""
 
+    def __init__(self) -> None:
+        self._written = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        check_target(pl_module.folder / "encoder", is_encoder_folder)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        check_finite(trainer, pl_module)
         pl_module.encoder.heads, weights = pl_module.head_weights(), stored_weights(pl_module.encoder)
         self.write(trainer, pl_module, weights)
+        self._written = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A run that is resumed at its last step trains nothing, and `on_train_end` is not called."""
+        if not self._written:
+            self.on_train_end(trainer, pl_module)
 
     @rank_zero_only
     def write(self, trainer: pl.Trainer, module: Method, weights: dict[str, Tensor]) -> None:

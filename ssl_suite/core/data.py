@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -351,6 +352,7 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # workers take no number from the run's own stream
+            worker_init_fn=_leave_signals_to_the_run,
         )
         return Loader(loader)
 
@@ -374,6 +376,12 @@ class DataModule(pl.LightningDataModule):
     def teardown(self, stage: str) -> None:
         if self.skipped.value:
             rank_zero_warn(f"{self.source_name}: {self.skipped.value} unreadable samples were skipped.")
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal sent to all processes of a job shall not take the data from a run that is about to save its state."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _identity(batch: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 MOST = 20
@@ -25,3 +26,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean {lower[close[0]]}?"
     return f" There is: {', '.join(known)}." if 0 < len(known) <= MOST else ""
+
+
+class Interrupted(Exception):
+    """A signal ended the run, its state saved where there is one.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, number: int, kept: str) -> None:
+        super().__init__(f"Stopped by {signal.Signals(number).name}; {kept}")
+        self.signal = number

@@ -189,17 +189,13 @@ class Finetune(Evaluation):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["labels"] = list(self.task.labels)
-        if self.encoder.tokenizer is not None:
-            checkpoint["tokenizer"] = self.encoder.tokenizer.to_str()
 
-    def recall(self, checkpoint: dict[str, Any]) -> None:
-        """Takes labels and tokenizer from a checkpoint before data is seen: other data than training's will do."""
-        if "tokenizer" in checkpoint and self.encoder.tokenizer is None:
-            from tokenizers import Tokenizer
-
-            self.encoder.tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
-        if "labels" in checkpoint:
+    def recall(self, checkpoint: dict[str, Any], resuming: bool = False) -> None:
+        """Takes labels too, unless the run is to go on: then the data must have the same ones."""
+        super().recall(checkpoint)
+        if "labels" in checkpoint and not resuming:
             self.task.build(self.encoder.dim, checkpoint["labels"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -208,6 +204,7 @@ class Finetune(Evaluation):
             raise UserError(
                 f"The checkpoint knows the labels {labels[:10]}, the data has {self.task.labels[:10]}; use the same."
             )
+        super().on_load_checkpoint(checkpoint)
 
 
 def prefix(split: str) -> str:

@@ -214,19 +214,25 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str,
 def load_encoder(source: str | Path | Encoder) -> Encoder:
     """Gives an encoder: a folder of ours, `random:FOLDER-OR-URI` (the same, untrained) or a URI such as `hf:gpt2`.
 
+    A run's folder stands for its encoder, a checkpoint for the encoder in it.
     Random weights are drawn from the run's seed, so that one seed gives one encoder.
     """
     if isinstance(source, Encoder):
         source.check()
         return source
-    text = str(source)
+    text = located(str(source))
     scheme, colon, rest = text.partition(":")
+    rest = located(rest)
     if colon and scheme == "random":
         with drawn_from(run_seed()):
             return untrained(rest)
     if colon and known_scheme(scheme):
         return schemes[scheme](rest)
     folder = Path(text)
+    if folder.suffix == ".ckpt" and folder.exists():
+        from ssl_suite.core.checkpoint import encoder_of
+
+        return encoder_of(folder)
     if not folder.is_dir():
         known = ["random", *schemes]
         hint = nearest(text, Encoder.registry) if "/" not in text else ""
@@ -241,7 +247,7 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
 def untrained(source: str) -> Encoder:
     """The encoder of a folder or URI with new weights and its tokenizer."""
     scheme, colon, _ = source.partition(":")
-    if not (colon and known_scheme(scheme)):
+    if not (colon and known_scheme(scheme)) and not source.endswith(".ckpt"):
         return build_encoder(Path(source))
     trained = load_encoder(source)
     encoder = type(trained)(**trained.config)
@@ -254,6 +260,13 @@ def known_scheme(scheme: str) -> bool:
     if scheme not in schemes and scheme.isidentifier():
         load_all()
     return scheme in schemes
+
+
+def located(source: str) -> str:
+    """Where the encoder of a run is, if `source` is the run's folder: written at its end, before in its checkpoint."""
+    run = Path(source)
+    kept = [p for p in (run / "encoder", run / "checkpoints" / "last.ckpt") if p.exists()]
+    return str(kept[0]) if kept and not (run / CONFIG).exists() else source
 
 
 def fingerprint(encoder: Encoder) -> str:

@@ -104,6 +104,9 @@ class Method(TrainModule):
         kept = untied(named, self.encoder.state_dict(keep_vars=True).values())
         return {name: whole(tensor) for name, tensor in kept.items()}
 
+    def kept_heads(self) -> tuple[str, ...]:
+        return self.heads
+
     def request(self) -> Request:
         """What this method asks of its data."""
         encoder = self.encoder

@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ssl_suite.core.batch import Batch
+from ssl_suite.core.checkpoint import check_finite, describe, tokenizer_of
 from ssl_suite.core.data import DataModule, batches_done, run_seed
 from ssl_suite.core.encoder import Encoder, an
 from ssl_suite.core.errors import UserError
@@ -24,6 +26,7 @@ from ssl_suite.core.muon import hidden_matrices, split_matrices
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
 from ssl_suite.core.outcomes import Example, by_id, gathered
 from ssl_suite.core.random import item_seed, seed_all
+from ssl_suite.core.resume import check_settings, position, settings, settle, start
 from ssl_suite.core.sharding import FSDP2, shard
 
 
@@ -109,10 +112,44 @@ class TrainModule(pl.LightningModule):
 
         return [StopOnNonFinite(), Throughput()]
 
+    def on_train_start(self) -> None:
+        start(self.trainer)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Makes dropout and every other draw of a step a function of (seed, rank, step): resuming is exact."""
         done = batches_done(self.trainer)
         seed_all(item_seed(run_seed(), self.global_rank, done))
+
+    def kept_heads(self) -> tuple[str, ...]:
+        """Modules whose weights belong to the encoder wherever it is kept."""
+        return ()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what makes the encoder again and what a resumed run must agree on.
+
+        Raises:
+            UserError: weights are NaN or infinite.
+        """
+        check_finite(self.trainer, self)
+        origin = {"method": type(self).__name__, "data": self.data.source_name, "steps": self.trainer.global_step}
+        checkpoint["encoder"] = describe(self.encoder, self.kept_heads(), origin)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            checkpoint |= {"settings": settings(self), "position": position(self.trainer)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Sets a run to resume to the very next batch.
+
+        Raises:
+            UserError: what its weights depend on is not as it was.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_settings(checkpoint.get("settings", {}), settings(self), str(self.trainer.ckpt_path))
+            settle(checkpoint)
+
+    def recall(self, checkpoint: dict[str, Any], resuming: bool = False) -> None:
+        """Takes the tokenizer from a checkpoint before data is seen: the data's own cache may have gone."""
+        if self.encoder.tokenizer is None:
+            self.encoder.tokenizer = tokenizer_of(checkpoint)
 
     @property
     def logging_now(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
 
 from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.log import CSVLog
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
@@ -191,3 +193,89 @@ def test_resume_is_exact_with_limited_batches(builders: dict[str, Build], tmp_pa
     assert run.steps == 2 * EPOCHS
     for step in (2, 3):
         run.check(tmp_path / "step" / f"step={step}.ckpt")
+
+
+# Stopped again and again ----------------------------------------------------------------------------------------------
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "epochs": {},
+    "accumulated": {"accumulate_grad_batches": 2},
+    "steps": {"max_epochs": -1, "max_steps": 8},
+    "often validated": {"val_check_interval": 2},
+    "seldom validated": {"check_val_every_n_epoch": 2},
+    "validated by steps": {"check_val_every_n_epoch": None, "val_check_interval": 4},
+}
+HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_start", "on_validation_end", "on_train_epoch_end")
+
+
+class Stopped(Exception):
+    pass
+
+
+class Life(pl.Callback):
+    """Counts what a run does over all its processes, and ends one at the nth call of a hook, with a checkpoint."""
+
+    def __init__(self, hook: str, path: Path, every: int) -> None:
+        self.path, self.every, self.calls = path, every, 0
+        self.losses: dict[int, float] = {}
+        self.validated: list[int] = []
+        setattr(self, hook, self._then_stop(getattr(self, hook)))
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses[trainer.fit_loop.epoch_loop.batch_progress.total.processed] = float(outputs["loss"])
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.validated.append(trainer.global_step)
+
+    def _then_stop(self, then: Callable[..., None]) -> Callable[..., None]:
+        def hook(trainer: Any, *arguments: Any) -> None:
+            then(trainer, *arguments)
+            self.calls += 1
+            if self.every and self.calls % self.every == 0:
+                trainer.save_checkpoint(self.path)
+                raise Stopped
+
+        return hook
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_stopped_at_every_call_of_a_hook_takes_each_step_and_validation_once(
+    variant: str, builders: dict[str, Build], tmp_path: Path
+) -> None:
+    def train(life: Life, ckpt: Path | None) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        pl.seed_everything(7)
+        model, data = builders["MaskedLM"](batch_size=8)
+        folder = life.path.parent
+        trainer = pl.Trainer(
+            **{"max_epochs": EPOCHS, **VARIANTS[variant]}, accelerator="cpu", callbacks=[life], num_sanity_val_steps=0,
+            default_root_dir=folder, enable_checkpointing=False, log_every_n_steps=1,
+            **{**QUIET, "logger": CSVLog(folder, until=steps_of(ckpt))},
+        )  # fmt: skip
+        trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+        with (folder / "metrics.csv").open() as file:
+            table = list(csv.DictReader(file))
+        rows = [{k: v for k, v in row.items() if "_per_s" not in k and "mfu" not in k} for row in table]
+        return {"weights": model.state_dict(), "steps": trainer.global_step, "epoch": trainer.current_epoch}, rows
+
+    def steps_of(ckpt: Path | None) -> int:
+        return torch.load(ckpt, weights_only=True)["global_step"] if ckpt else 0
+
+    whole = Life("on_train_batch_end", tmp_path / "whole" / "a.ckpt", 0)
+    wanted, rows = train(whole, None)
+    assert len(whole.losses) >= wanted["steps"] >= 2 * EPOCHS
+    for hook in HOOKS:
+        again = hook.endswith("_start") or (hook == "on_train_batch_end" and variant == "accumulated")
+        every = 3 if again else 1  # where a resumed run comes to the same call again
+        life, ckpt = Life(hook, tmp_path / hook / "a.ckpt", every), None
+        for _ in range(40):
+            try:
+                found, found_rows = train(life, ckpt)
+                break
+            except Stopped:
+                ckpt = life.path
+        assert life.calls > 1
+        assert differing(found, wanted) == [], hook
+        assert life.losses == whole.losses, hook
+        assert life.validated == whole.validated, hook
+        if hook != "on_train_batch_end":  # whose step is logged after it
+            assert found_rows == rows, hook
