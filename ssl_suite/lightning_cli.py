@@ -90,18 +90,10 @@ class SuiteCLI(LightningCLI):
         if config.out is None:
             config.out = default_out(str((config.get("model") or {}).get("class_path", "run")).rpartition(".")[2])
         out = run_folder(config.out)
-        if self.subcommand == "fit":
-            SuiteCLI.held.enter_context(locked(out))
-            for folder in (out, out / CHECKPOINTS):
-                sweep(folder)
         config.ckpt_path = checkpoint_path(config.ckpt_path, out, self.subcommand)
         resumes_here = config.ckpt_path and out.resolve() in Path(config.ckpt_path).resolve().parents
-        if self.subcommand == "fit" and holds_run(out) and not resumes_here and not config.overwrite:
-            raise UserError(
-                f"{out} already holds a run; choose another --out, resume it with --ckpt_path, or --overwrite true."
-            )
-        config.trainer.default_root_dir = config.out
         self.loaded = read_checkpoint(Path(config.ckpt_path), weights=False) if config.ckpt_path else None
+        config.trainer.default_root_dir = config.out
         self.goes_on = self.subcommand == "fit" and bool(resumes_here)
         SuiteCLI.checkpoint = config.ckpt_path
         model = class_of(config.model.class_path) if config.get("model") else TrainModule
@@ -118,6 +110,19 @@ class SuiteCLI(LightningCLI):
         check_names(config.results, config.role)
         if config.test_after and not is_task:
             raise UserError("--test_after is for Finetune; a method has no test split.")
+
+    def instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        out = Path(config.out)
+        if self.subcommand == "fit":
+            SuiteCLI.held.enter_context(locked(out))
+            for folder in (out, out / CHECKPOINTS):
+                sweep(folder)
+            if holds_run(out) and not self.goes_on and not config.overwrite:
+                raise UserError(
+                    f"{out} already holds a run; choose another --out, resume it with --ckpt_path, or --overwrite true."
+                )
+        super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config[self.subcommand]

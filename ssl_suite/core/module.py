@@ -20,7 +20,7 @@ from ssl_suite.core.checkpoint import check_finite, describe, tokenizer_of
 from ssl_suite.core.data import DataModule, batches_done, run_seed
 from ssl_suite.core.encoder import Encoder, an
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import fingerprint, load_encoder
+from ssl_suite.core.folder import fingerprint, load_encoder, located
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.muon import hidden_matrices, split_matrices
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
@@ -200,7 +200,7 @@ class Evaluation(TrainModule):
     def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
         super().__init__(optim)
         self.encoder = load_encoder(encoder)
-        self.encoder_source = encoder if isinstance(encoder, str) else type(encoder).__name__
+        self.encoder_source = located(encoder) if isinstance(encoder, str) else type(encoder).__name__
         self.weights, self.shape = weights_hash(self.encoder, encoder), encoder_shape(self.encoder)
         self._outcomes: dict[str, list[tuple[int, Any]]] = {}
 

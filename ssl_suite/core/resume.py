@@ -23,6 +23,8 @@ TRAINER = (
     "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision",
     "limit_train_batches", "val_check_interval", "check_val_every_n_epoch",
 )  # fmt: skip
+WRITTEN = "configuration"
+"""Whether the run was started from the command line, so that every option is known by its name."""
 TOTAL = ("trainer.max_epochs", "trainer.max_steps")
 
 
@@ -37,7 +39,7 @@ def settings(module: TrainModule) -> dict[str, Any]:
     found |= flat(asdict(module.optim), "model.optim")
     found |= {"encoder": type(encoder).__name__} | flat(encoder.config, "encoder")
     found |= {"seed_everything": run_seed(), "number of processes": trainer.world_size}
-    return found | {"training data": data.fingerprint("train")}
+    return found | {"training data": data.fingerprint("train"), WRITTEN: bool(given)}
 
 
 def flat(value: Any, name: str) -> dict[str, Any]:
@@ -54,9 +56,14 @@ def flat(value: Any, name: str) -> dict[str, Any]:
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
     """Raises UserError that names what differs between the run that wrote a checkpoint and the one to resume it."""
-    differing = [name for name in before if name in now and before[name] != now[name]]
+    names = [name for name in before if name in now]
+    if before.get(WRITTEN) and now.get(WRITTEN):  # options that are None are not written down
+        names = list({**before, **now})
+    differing = [name for name in names if before.get(name) != now.get(name) and name != WRITTEN]
     if not differing:
         return
+    if any(name.startswith("data") for name in differing):
+        differing = [name for name in differing if name != "training data"]  # which its options are a part of
     if "training data" in differing:
         raise UserError(f"{path} was trained on other data (or its files changed since); resume with the same data.")
     told = " and ".join(f"{name} {_said(before[name])}, not {_said(now[name])}" for name in differing[:4])

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ def command(arguments: list[str]) -> None:
     """What the installed script does, in a process of its own."""
     import ssl_suite.cli
 
+    os.setsid()  # a group of its own, so that a test can signal its workers too
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     torch.set_num_threads(1)
     os._exit(ssl_suite.cli.main(arguments))
@@ -150,3 +152,42 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(
     assert steps_taken[0] == steps_taken[1]
     assert rows(whole) == rows(out)
     assert [p.name for p in out.rglob(".*")] == []
+
+
+def test_a_signal_to_every_process_of_a_run_with_workers_saves_its_state(
+    sources: dict[str, str], tmp_path: Path, straight: Straight, started: Start
+) -> None:
+    whole, out = straight("image"), tmp_path / "killed"
+    arguments = [*fit("image", sources["image"], out), "--data.num_workers=2"]
+    process = started(arguments)
+    while process.is_alive() and rows(out) < 12:
+        time.sleep(0.005)
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM
+    finish(started, taken_up(arguments, out))
+    wanted, found = (load_file(str(folder / "encoder" / "model.safetensors")) for folder in (whole, out))
+    assert all(torch.equal(weights, found[name]) for name, weights in wanted.items())
+
+
+def test_a_signal_to_the_first_of_two_ranks_saves_and_ends_both(sources: dict[str, str], tmp_path: Path) -> None:
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=400"]
+    arguments = [*fit("image", sources["image"], tmp_path / "run"), *ranks]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ssl_suite", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        while process.poll() is None and rows(tmp_path / "run") < 5:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=120)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.count("Stopped by SIGTERM; go on with --ckpt_path") == 1
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["settings"]["number of processes"] == 2
+    assert checkpoint["global_step"] >= 5
+    assert [p.name for p in (tmp_path / "run").rglob(".*")] == []

@@ -46,11 +46,17 @@ def test_watching_changes_no_weight_and_has_columns_of_its_own(tmp_path):
     assert 0 <= float(trainer.callback_metrics["knn/val_accuracy"]) <= 1
 
 
+class StopsInSecondEpoch(pl.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 1:
+            raise InterruptedError
+
+
 def test_the_online_probe_resumes_exactly(tmp_path):
     straight, split = OnlineProbe(), OnlineProbe()
     run(tmp_path / "a", straight, epochs=2)
-    run(tmp_path / "b", OnlineProbe(), epochs=1)
-    # the schedule of an unfinished run differs, the probe's own optimizer and weights must not be new
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "b", OnlineProbe(), StopsInSecondEpoch(), epochs=2)
     run(tmp_path / "b", split, epochs=2, ckpt=str(tmp_path / "b" / "last.ckpt"))
     assert split._saved is not None
     steps = [float(p.optimizer.state_dict()["state"][0]["step"]) for p in (straight, split)]

@@ -255,7 +255,7 @@ def test_a_run_stopped_at_every_call_of_a_hook_takes_each_step_and_validation_on
         with (folder / "metrics.csv").open() as file:
             table = list(csv.DictReader(file))
         rows = [{k: v for k, v in row.items() if "_per_s" not in k and "mfu" not in k} for row in table]
-        return {"weights": model.state_dict(), "steps": trainer.global_step, "epoch": trainer.current_epoch}, rows
+        return {"weights": model.state_dict(), "steps": trainer.global_step}, rows
 
     def steps_of(ckpt: Path | None) -> int:
         return torch.load(ckpt, weights_only=True)["global_step"] if ckpt else 0
@@ -273,7 +273,7 @@ def test_a_run_stopped_at_every_call_of_a_hook_takes_each_step_and_validation_on
                 break
             except Stopped:
                 ckpt = life.path
-        assert life.calls > 1
+        assert ckpt is not None or len(whole.validated) < every
         assert differing(found, wanted) == [], hook
         assert life.losses == whole.losses, hook
         assert life.validated == whole.validated, hook
