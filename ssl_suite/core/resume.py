@@ -66,7 +66,7 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], path: str)
         differing = [name for name in differing if name != "training data"]  # which its options are a part of
     if "training data" in differing:
         raise UserError(f"{path} was trained on other data (or its files changed since); resume with the same data.")
-    told = " and ".join(f"{name} {_said(before[name])}, not {_said(now[name])}" for name in differing[:4])
+    told = " and ".join(f"{name} {_said(before.get(name))}, not {_said(now.get(name))}" for name in differing[:4])
     if set(differing) <= set(TOTAL):
         hint = "The schedule depends on it; to train on, start a new run from its encoder (--model.encoder RUN)."
     else:
