@@ -19,7 +19,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from ssl_suite.bench.store import check_names
 from ssl_suite.core.allocator import keep_freed_memory
 from ssl_suite.core.checkpoint import AtomicIO, Best, read_checkpoint
 from ssl_suite.core.data import DataModule
@@ -107,7 +106,6 @@ class SuiteCLI(LightningCLI):
                 f"{model.__name__} pretrains, which no test split scores: judge its encoder by fit --model Finetune "
                 "--model.encoder RUN/encoder --test_after true, or see its loss with validate."
             )
-        check_names(config.results, config.role)
         if config.test_after and not is_task:
             raise UserError("--test_after is for Finetune; a method has no test split.")
 

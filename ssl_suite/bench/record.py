@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite import __version__
@@ -74,12 +75,18 @@ def unfinished(trainer: Any, model: Evaluation, checkpoint: Path | None) -> str:
     if trainer.fast_dev_run:
         return "fast_dev_run tries a few batches"
     for name in LIMITS:
-        if getattr(trainer, name) != 1.0:
-            return f"{name} is {getattr(trainer, name)}"
+        limit = getattr(trainer, name)
+        if isinstance(limit, int) or limit != 1.0:  # 1 is one batch, 1.0 all of them
+            return f"{name} is {limit}"
     trains = type(model).training_step is not Evaluation.training_step
-    if trains and checkpoint is None and trainer.global_step == 0:
+    if trains and not (trained_steps(checkpoint) if checkpoint else trainer.global_step):
         return "nothing was trained"
     return ""
+
+
+def trained_steps(checkpoint: Path) -> int:
+    """Optimizer steps behind a checkpoint."""
+    return int(torch.load(checkpoint, weights_only=True, map_location="meta", mmap=True).get("global_step", 0))
 
 
 def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:

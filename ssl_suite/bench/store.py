@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.hashing import config_hash
 
 ROLES = ("simple", "random", "ssl", "supervised")
@@ -197,18 +196,6 @@ class Store:
             raise UserError(f"Cannot use the results store {self.path}: {error}.") from error
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self.path} is not a results store ({error}): choose another file.") from error
-
-
-def check_names(path: str | None, role: str | None) -> None:
-    """Raises UserError, before anything is trained, for a role that is none and a file that results cannot go to."""
-    if role is not None and role not in ROLES:
-        raise UserError(f"--role is one of {', '.join(ROLES)}, not {role!r}.{nearest(role, ROLES)}")
-    if path is None:
-        return
-    if Path(path).exists():
-        Store(path)
-    elif not os.access(next(p for p in Path(path).absolute().parents if p.exists()), os.W_OK):
-        raise UserError(f"--results {path}: its folder cannot be written; name another file.")
 
 
 @contextmanager

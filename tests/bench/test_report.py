@@ -431,10 +431,14 @@ def test_in_a_browser(page: Path, width: int, scheme: str) -> None:
             ".map(r => Math.min(r.width, r.height))"
         )
         fits = tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        names = tab.evaluate("Math.max(...[...document.querySelectorAll('.results tbody th')].map(e => e.offsetWidth))")
-        hints = tab.evaluate(
-            "[...document.querySelectorAll('.results')]"
-            ".every(e => getComputedStyle(e.parentElement.nextElementSibling).display != 'none')"
+        names = tab.evaluate("[...document.querySelectorAll('.results tbody th')].map(e => e.offsetWidth)")
+        heights = tab.evaluate("[...document.querySelectorAll('.results tbody th')].map(e => e.offsetHeight)")
+        hidden, told = (
+            tab.evaluate(f"[...document.querySelectorAll('.scroll')].map(e => {what})")
+            for what in (
+                "e.scrollWidth > e.clientWidth",
+                "!!e.nextElementSibling?.matches('.more') && innerWidth < 640",
+            )
         )
         broken = tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length")
         browser.close()
@@ -443,5 +447,7 @@ def test_in_a_browser(page: Path, width: int, scheme: str) -> None:
     assert min(sizes) > 10
     assert fits
     assert not broken
-    assert names < 0.45 * width, "a name must leave room for its figures"
-    assert hints == (width < 640), "that a table goes on is said where it may"
+    assert max(names) < 0.45 * width, "a name must leave room for its figures"
+    assert max(heights) < 100, "and be read in a line or three"
+    assert width > 400 or all(said or not more for more, said in zip(hidden, told, strict=True)), "hidden columns"
+    assert not hidden[0], "the summary is seen whole"
