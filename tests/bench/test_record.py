@@ -19,7 +19,7 @@ from ssl_suite.cli import main
 BASE = [
     "--model=Finetune", "--model.task=Classify", "--model.encoder=BagOfWords", "--model.encoder.vocab_size=300",
     "--data=Text", "--data.vocab_size=300", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
+    "--trainer.enable_model_summary=false", "--model.mode=finetune",
 ]  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def fit(source: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize("option", [
-    "fast_dev_run=true", "limit_test_batches=1", "limit_train_batches=1", "limit_val_batches=1",
+    "fast_dev_run=true", "limit_test_batches=0.5", "limit_train_batches=0.5", "limit_val_batches=0.5",
 ])  # fmt: skip
 def test_a_trial_replaces_no_result(option: str, fit: Callable[..., Path], tmp_path: Path) -> None:
     fit("run", "--trainer.max_epochs=2")
@@ -85,21 +85,19 @@ def test_two_checkpoints_give_two_results_and_an_untrained_one_none(
 
 
 def test_test_after_scores_the_weights_that_validation_chose(
-    fit: Callable[..., Path], score: Callable[[Path, str], list[Result]], source: Path, tmp_path: Path
+    fit: Callable[..., Path], source: Path, tmp_path: Path
 ) -> None:
-    """Training on inverted labels gets worse and worse: the best weights are not the last."""
+    """Training on inverted labels gets worse and worse; the test split is the validation split, to see which it was."""
     table = pq.read_table(source / "train.parquet")
     inverted = pa.array([1 - label for label in table["label"].to_pylist()])
     pq.write_table(table.set_column(1, "label", inverted), source / "train.parquet")
-    run = fit("run", "--trainer.max_epochs=8", "--model.optim.lr=3e-3")
+    pq.write_table(pq.read_table(source / "validation.parquet"), source / "test.parquet")
+    run = fit("run", "--trainer.max_epochs=8", "--model.optim.lr=2e-2")
     with (run / "metrics.csv").open() as file:
         curve = [float(row["val/accuracy"]) for row in csv.DictReader(file) if row.get("val/accuracy")]
-    assert max(curve) > curve[-1]
     (row,) = Store(tmp_path / "results.sqlite").rows(main=True)
-    (best,), (last,) = (score(run / f"checkpoints/{name}.ckpt", f"{name}.sqlite") for name in ("best", "last"))
-    assert best.value > last.value
-    assert row.value == best.value
-    assert row.validation == pytest.approx(max(curve))
+    assert max(curve) > curve[-1], curve
+    assert row.value == row.validation == pytest.approx(max(curve))
 
 
 def test_without_validation_the_row_says_so(fit: Callable[..., Path], tmp_path: Path) -> None:
