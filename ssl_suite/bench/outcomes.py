@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ssl_suite.bench.resample import Outcomes, score
 from ssl_suite.bench.store import Result
-from ssl_suite.core.files import replacing
-from ssl_suite.core.outcomes import Example
+
+if TYPE_CHECKING:
+    from ssl_suite.core.outcomes import Example
 
 COLUMNS = {"ratio": ("numerator", "denominator")}
 PAIR = ("prediction", "target")
@@ -33,6 +35,8 @@ def write_outcomes(folder: Path, row: Result, examples: Sequence[Example], stati
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from ssl_suite.core.files import replacing
 
     first, second = COLUMNS.get(statistic, PAIR)
     ids, a, b = zip(*sorted(examples, key=lambda example: example[0]), strict=True)

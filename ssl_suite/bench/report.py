@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,6 @@ from ssl_suite.bench.stats import Cell, Column, Verdict, best, chosen, group_by,
 from ssl_suite.bench.store import MODALITIES, ROLES, Result, Store
 from ssl_suite.bench.table import RowKey, decimals, format_median, format_value, row_keys, row_names
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.files import write_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -78,8 +78,10 @@ def build_report(folder: Path) -> Path:
         raise UserError(f"{path} holds no results yet: run `ssl-suite bench` with this folder first.")
     notes: list[str] = []
     page = _render(_context(folder, results, read_runs(folder, notes), read_exhibits(folder, notes), notes))
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
+    target, temporary = folder / "report.html", folder / f".report.{os.getpid()}.tmp"  # `core.files` would load torch
+    temporary.write_text(page, encoding="utf-8", newline="\n")
+    temporary.replace(target)
+    return target
 
 
 def _render(context: dict[str, Any]) -> str:
