@@ -2,21 +2,22 @@
 
 The `tokenizers` library counts words in hash maps whose order differs from process to process, and lets that order
 decide: about ids of what continues a word (WordPiece), between characters as frequent as each other, and, through sums
-in another order, about the last digits of scores (Unigram).
+in another order, about the last digits of scores and so about pieces (Unigram, which is therefore learned here).
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tokenizers import Tokenizer, models, trainers
 
-LEARNING = 2
+from ssl_suite.encoders.unigram import learn_pieces
+
+LEARNING = 3
 """Version of what this file makes; kept tokenizers of another one are trained again."""
 DIGITS = 6
-"""Of scores: what a sum in another order leaves alone."""
+"""Of scores: more than two machines' logarithms may differ in."""
 CONTINUES = "##"
 """WordPiece's mark of what continues a word."""
 
@@ -62,13 +63,11 @@ def learn_characters(tokenizer: Tokenizer, texts: Iterable[str], size: int, spec
 
 
 def learn_unigram(tokenizer: Tokenizer, texts: Iterable[str], size: int, special: Sequence[str]) -> models.Unigram:
-    """Pieces and their log-probabilities (Kudo 2018, arXiv:1804.10959, section 3.2); see `learn_wordpiece`."""
-    learner = Tokenizer(models.Unigram())
-    learner.normalizer, learner.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    trainer = trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=list(special), unk_token="[UNK]", show_progress=False
-    )
-    learner.train_from_iterator(texts, trainer)
-    pieces = [(piece, round(score, DIGITS)) for piece, score in json.loads(learner.to_str())["model"]["vocab"]]
-    learned = sorted(pieces[len(special) :], key=lambda entry: (-entry[1], entry[0]))
-    return models.Unigram([*pieces[: len(special)], *learned], special.index("[UNK]"), False)
+    """Pieces and their log-probabilities, see `unigram`; arguments as of `learn_wordpiece`."""
+    count: Counter[str] = Counter()
+    for text in texts:
+        count.update(
+            word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+        )
+    pieces = [(piece, round(score, DIGITS)) for piece, score in learn_pieces(count, max(1, size - len(special)))]
+    return models.Unigram([*((name, 0.0) for name in special), *pieces], special.index("[UNK]"), False)
