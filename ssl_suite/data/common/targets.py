@@ -73,12 +73,22 @@ class Targets:
             raise UserError(f"{where}: the task does not know the label {name!r}.{nearest(name, self.labels)}")
 
     def warn_of_unseen(self) -> None:
-        """Says how often each split has which labels that training lacks."""
+        """Says how often each split has which labels that training lacks.
+
+        Raises:
+            UserError: a split has no label at all that can be answered: it is another task's.
+        """
         what, unseen = {"class": "labels"}.get(self.kind, self.kind), set(self.unseen)
         for split, rows in self.splits.items():
             if (first := self._first_unseen(split)) is None:
                 continue
             count = Counter(part for part in self._parts(split) if part in unseen)
+            if count.total() == sum(1 for _ in self._parts(split)):
+                some = ", ".join(map(repr, self.labels[:NAMED]))
+                raise UserError(
+                    f"{rows.where(first)}: label {next(iter(count))!r} never occurs in training, nor does any other of "
+                    f"this split; the task knows {some}{', ...' * (len(self.labels) > NAMED)}. Give its own data."
+                )
             named = [f"{name!r} {n}" for name, n in count.most_common(NAMED)] + ["..."] * (len(count) > NAMED)
             rank_zero_warn(
                 f"{rows.name}: {count.total()} of {sum(1 for _ in self._parts(split))} {what} never occur in training "
