@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -352,7 +354,7 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # workers take no number from the run's own stream
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_heed_the_run_alone,
         )
         return Loader(loader)
 
@@ -378,10 +380,18 @@ class DataModule(pl.LightningDataModule):
             rank_zero_warn(f"{self.source_name}: {self.skipped.value} unreadable samples were skipped.")
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def _heed_the_run_alone(worker: int) -> None:
     """A signal sent to all processes of a job shall not take the data from a run that is about to save its state."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_run_says, daemon=True).start()
+
+
+def _end_when_the_run_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _identity(batch: Any) -> Any:

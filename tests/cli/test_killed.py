@@ -189,5 +189,5 @@ def test_a_signal_to_the_first_of_two_ranks_saves_and_ends_both(sources: dict[st
     assert said.count("Stopped by SIGTERM; go on with --ckpt_path") == 1
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["settings"]["number of processes"] == 2
-    assert checkpoint["global_step"] >= 5
+    assert checkpoint["global_step"] > 0
     assert [p.name for p in (tmp_path / "run").rglob(".*")] == []
