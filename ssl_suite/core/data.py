@@ -22,7 +22,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Features, cached, compute, default_cache
 from ssl_suite.core.items import Collate, ItemDataset, Skipped
 from ssl_suite.core.random import run_seed
-from ssl_suite.core.sampler import EpochSampler, EvalSampler, budget_batches, plain_batches
+from ssl_suite.core.sampler import EpochSampler, EvalSampler, budget_batches, joined, plain_batches
 from ssl_suite.core.task import TargetKind
 
 Split = Literal["train", "validation", "test"]
@@ -182,7 +182,8 @@ class DataModule(pl.LightningDataModule):
 
     def train_batches(self, epoch: int) -> list[list[int]]:
         """All training batches of an epoch, over all ranks."""
-        return plain_batches(self.size("train"), self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
+        size, seed = self.size("train"), run_seed()
+        return joined(plain_batches(size, self.batch_size, seed, epoch, drop_last=self._pretraining))
 
     @classmethod
     def proposed_task(cls, settings: Mapping[str, Any]) -> tuple[TargetKind, list[str]] | None:

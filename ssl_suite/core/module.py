@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ssl_suite.core.batch import Batch
+from ssl_suite.core.batch_norm import sync_batch_norms
 from ssl_suite.core.checkpoint import check_finite, describe, tokenizer_of
 from ssl_suite.core.data import DataModule, batches_done, run_seed
 from ssl_suite.core.encoder import Encoder, an
@@ -77,6 +78,8 @@ class TrainModule(pl.LightningModule):
             )
 
     def configure_model(self) -> None:
+        if getattr(self.trainer.strategy, "_layer_sync", None) is not None:  # sync_batchnorm
+            sync_batch_norms(self, everywhere=self.trainer.strategy.root_device.type == "cpu")
         if isinstance(self.trainer.strategy, FSDP2):
             shard(self, self.trainer.strategy.root_device)
 

@@ -22,6 +22,13 @@ def plain_batches(n: int, batch_size: int, seed: int, epoch: int, drop_last: boo
     return batches[:-1] if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size else batches
 
 
+def joined(batches: list[list[int]]) -> list[list[int]]:
+    """A last batch of one joins the one before it: no batch norm knows the deviation of one."""
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        return [*batches[:-2], batches[-2] + batches[-1]]
+    return batches
+
+
 def bucketed_batches(
     lengths: Sequence[float], batch_size: int, seed: int, epoch: int, drop_last: bool, window: int = 50
 ) -> list[list[int]]:

@@ -130,6 +130,24 @@ def test_one_data_module_serves_each_model_what_that_one_asked_for(image_folder:
         assert differing(learned(mode, width, shared), learned(mode, width, images(image_folder))) == [], (mode, width)
 
 
+@pytest.mark.parametrize("batch_size", [13, 4])
+def test_a_last_batch_of_one_trains_a_net_with_batch_norm(batch_size: int, image_folder: str, tmp_path: Path) -> None:
+    """14 images; at 16 pixels the last stage of the net is one position, so that batch norm sees a value an image."""
+    data = Images(image_folder, image_size=16, batch_size=batch_size)
+    model = Finetune(tiny_image_encoder(small_images=False), Classify(), mode="finetune")
+    trainer(tmp_path).fit(model, data)
+    for epoch in range(2):
+        batches = data.train_batches(epoch)
+        assert sorted(i for batch in batches for i in batch) == list(range(14))
+        assert [len(batch) for batch in batches] == {13: [14], 4: [4, 4, 4, 2]}[batch_size]
+
+
+def test_a_batch_of_one_that_batch_norm_cannot_learn_from_is_named(image_folder: str, tmp_path: Path) -> None:
+    model = Finetune(tiny_image_encoder(small_images=False), Classify(), mode="finetune")
+    with pytest.raises(UserError, match=r"one image a step.*batch norm"):
+        trainer(tmp_path).fit(model, Images(image_folder, image_size=16, batch_size=1))
+
+
 def test_finetuning_what_was_probed_trains_all_of_it(image_folder: str, tmp_path: Path) -> None:
     encoder, data = tiny_image_encoder(), images(image_folder)
     encoder.net.bn1.weight.requires_grad_(False)  # by its owner, who keeps it so
