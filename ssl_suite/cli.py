@@ -53,8 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"ssl-suite: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"ssl-suite: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader of a pipe has gone: `ssl-suite list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        from ssl_suite.explain import of_machine
+
+        if (said := of_machine(error)) is None:
+            raise
+        print(f"ssl-suite: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -92,6 +99,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{self.prog}: {message}. Try {self.prog} --help.")
+
+
+def place(text: str) -> Path:
+    """A path; nothing would mean the working folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name one")
+    return Path(text)
 
 
 def list_(arguments: list[str]) -> None:
@@ -171,7 +185,7 @@ def results(arguments: list[str]) -> None:
 def report(arguments: list[str]) -> None:
     """`ssl-suite report FOLDER`."""
     parser = Parser("ssl-suite report", description=OTHERS["report"])
-    parser.add_argument("folder", type=Path, help="with results.sqlite and the runs' folders")
+    parser.add_argument("folder", type=place, help="with results.sqlite and the runs' folders")
     folder = parser.parse_args(arguments).folder
     if not (folder / "results.sqlite").exists():
         raise UserError(f"{folder} has no results.sqlite; `ssl-suite bench --out {folder}` makes one.")
@@ -195,7 +209,7 @@ def prepare(arguments: list[str]) -> None:
         )
     kinds = ("wordpiece", "bpe", "unigram", "char", "byte")
     tokenizer.add_argument("--kind", choices=kinds, default="wordpiece")
-    tokenizer.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json")
+    tokenizer.add_argument("--out", type=place, required=True, help="folder for tokenizer.json")
     tokens.add_argument("--tokenizer", default="wordpiece", help="tokenizer.json, its folder, or a kind to train")
     options = vars(parser.parse_args(arguments))
     from ssl_suite.prepare import prepare_tokenizer, prepare_tokens
@@ -209,7 +223,7 @@ def embed(arguments: list[str]) -> None:
     parser = Parser("ssl-suite embed", description=OTHERS["embed"])
     parser.add_argument("encoder", help="encoder folder or URI")
     parser.add_argument("source", help="samples:NAME, a folder, a table, or hf:NAME")
-    parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
+    parser.add_argument("--out", type=place, required=True, help="parquet file to write")
     parser.add_argument("--split", default="train")
     parser.add_argument("--readout", default="last", help="last, cls, mean or layer:K")
     parser.add_argument("--frames", action="store_true", help="keep the time axis: a list of embeddings a row")
@@ -251,7 +265,7 @@ def export(arguments: list[str]) -> None:
     """`ssl-suite export --encoder ENCODER --out FOLDER`."""
     parser = Parser("ssl-suite export", description=OTHERS["export"])
     parser.add_argument("--encoder", required=True, help="encoder folder or URI")
-    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
+    parser.add_argument("--out", type=place, required=True, help="new folder to write")
     parser.add_argument(
         "--family",
         choices=("bert", "roberta", "albert", "electra", "gpt2"),
@@ -271,7 +285,7 @@ def bench(arguments: list[str]) -> None:
     """`ssl-suite bench -c FILE`."""
     parser = Parser("ssl-suite bench", description=OTHERS["bench"])
     parser.add_argument("-c", "--config", required=True, help="a benchmark: bench/quickstart, or a file")
-    parser.add_argument("--out", type=Path, help="folder for runs, results and report; default: runs/NAME")
+    parser.add_argument("--out", type=place, help="folder for runs, results and report; default: runs/NAME")
     parser.add_argument("--only", action="extend", nargs="+", metavar="NAME", help="only these encoders")
     parser.add_argument("--seeds", action="extend", nargs="+", type=int, help="instead of the benchmark's own")
     parser.add_argument("--tasks", action="extend", nargs="+", metavar="NAME", help="only these tasks")

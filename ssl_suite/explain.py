@@ -26,6 +26,8 @@ def explain(error: BaseException, classes: Iterable[str], options: Iterable[str]
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return str(cause)
+        if isinstance(cause, MemoryError | RuntimeError) and (said := of_machine(cause)):
+            return said
     text = str(error)
     if found := _last(r"Expected a dot import path string: (\S+)", text) or _last(
         r"Given value: (\w+)$", text if "class_path" in text and "Problem with" not in text else ""
@@ -108,6 +110,20 @@ def of_lightning(error: BaseException) -> str | None:
     if type(error).__name__ not in kinds or not where.startswith(("pytorch_lightning.", "lightning_fabric.")):
         return None
     return " ".join(str(error).split())
+
+
+def of_machine(error: BaseException) -> str | None:
+    """What the machine lacks, a disk, memory or a home folder; None for an error that is ours."""
+    text = str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else " ".join(text.split())
+    if "Could not determine home directory" in text:
+        return "There is no home folder to keep tokenizers and features in; name one: SSL_SUITE_CACHE=FOLDER."
+    if "DataLoader worker" in text and "killed" in text:
+        return "A loader process was killed, most likely for memory; lower --data.num_workers or --data.batch_size."
+    if isinstance(error, MemoryError) or re.search(r"out of memory|not enough memory|can't allocate memory", text):
+        return "There is not enough memory; lower --data.batch_size, the size of the inputs or that of the model."
+    return None
 
 
 def _class_path(text: str) -> str:

@@ -34,8 +34,9 @@ from ssl_suite.core.module import Evaluation, TrainModule
 from ssl_suite.core.runs import CHECKPOINTS, checkpoint_path, default_out, holds_run, remove_run, run_folder
 from ssl_suite.core.task import Task
 from ssl_suite.data.common.layout import SPLIT_OF
+from ssl_suite.display import show
 from ssl_suite.explain import class_of, explain, of_lightning
-from ssl_suite.options import check_options
+from ssl_suite.options import ExpectMonitors, check_options
 from ssl_suite.plugins import load_all
 from ssl_suite.predictions import WritePredictions
 from ssl_suite.recipes import find, read
@@ -106,6 +107,12 @@ class SuiteCLI(LightningCLI):
                 f"{model.__name__} pretrains, which no test split scores: judge its encoder by fit --model Finetune "
                 "--model.encoder RUN/encoder --test_after true, or see its loss with validate."
             )
+        started = config.ckpt_path or isinstance((config.get("model") or {}).get("init_args", {}).get("encoder"), str)
+        if self.subcommand != "fit" and issubclass(model, Method) and not started:
+            raise UserError(
+                f"{self.subcommand} needs trained weights: --model.encoder RUN/encoder, or --ckpt_path "
+                "RUN/checkpoints/last.ckpt."
+            )
         if config.test_after and not is_task:
             raise UserError("--test_after is for Finetune; a method has no test split.")
 
@@ -130,6 +137,8 @@ class SuiteCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = plugins if any(isinstance(p, CheckpointIO) for p in plugins) else [*plugins, AtomicIO()]
         trainer = super().instantiate_trainer(**kwargs)
+        show(trainer)
+        trainer.callbacks.append(ExpectMonitors())  # type: ignore[attr-defined]
         self._started = time.time()
         text = self._parser(self.subcommand).dump(config, skip_none=False, format="yaml")
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -302,7 +311,11 @@ def run(arguments: list[str], cli: type[C] = SuiteCLI) -> C:  # type: ignore[ass
             auto_configure_optimizers=False,
             save_config_callback=None,
             seed_everything_default=0,
-            trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "log_every_n_steps": 10,
+                "enable_model_summary": False,
+            },
             parser_kwargs={**strict, arguments[0]: strict},
             args=with_recipes(arguments),
         )

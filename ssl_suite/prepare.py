@@ -14,7 +14,7 @@ import tokenizers
 import ssl_suite
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.files import replacing, write_text
+from ssl_suite.core.files import write_text
 from ssl_suite.core.folder import TOKENIZER
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import Kind, tokenizer_hash, train_tokenizer
@@ -50,8 +50,7 @@ def prepare_tokenizer(
     begun = time.perf_counter()
     trained = train_tokenizer(Again(partial(data.texts, "train")), kind, vocab_size, cased)
     seconds = time.perf_counter() - begun
-    with replacing(out / TOKENIZER) as temporary:
-        trained.save(str(temporary))
+    write_text(out / TOKENIZER, trained.to_str(pretty=True))
     rows = data.rows["train"]
     provenance = {
         "source": source,

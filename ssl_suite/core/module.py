@@ -122,6 +122,9 @@ class TrainModule(pl.LightningModule):
         """Makes dropout and every other draw of a step a function of (seed, rank, step): resuming is exact."""
         done = batches_done(self.trainer)
         seed_all(item_seed(run_seed(), self.global_rank, done))
+        if self.logging_now:
+            rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups if not group.get("constant_lr")]
+            self.log("train/lr", max(rates))
 
     def kept_heads(self) -> tuple[str, ...]:
         """Modules whose weights belong to the encoder wherever it is kept."""

@@ -270,3 +270,66 @@ def test_a_method_has_no_test_split(fails: Fails, sources: dict[str, str], out: 
     message = fails("test", *pretrain("SimCLR", sources, out)[1:])
     assert message.startswith("SimCLR pretrains, which no test split scores: judge its encoder by fit --model Finetune")
     assert not out.exists()
+
+
+def test_a_figure_that_nobody_logs_is_told_before_training(fails: Fails, sources: dict[str, str], out: Path) -> None:
+    for name, hint in (("val/los", "Did you mean val/loss?"), ("accuracy", "There is: val/loss.")):
+        for callback in ("EarlyStopping", "ModelCheckpoint"):
+            option = f"--trainer.callbacks={{class_path: {callback}, init_args: {{monitor: {name}}}}}"
+            message = fails(*pretrain("SimCLR", sources, out), option)
+            assert message == f"{callback} waits for {name!r}, which is not logged. {hint}"
+    assert nothing_in(out)
+
+
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_nothing_is_said_of_weights_that_nobody_trained(
+    command: str, fails: Fails, sources: dict[str, str], out: Path
+) -> None:
+    message = fails(command, *pretrain("SimCLR", sources, out)[1:])
+    assert message.startswith(f"{command} needs trained weights: --model.encoder RUN/encoder, or --ckpt_path RUN/")
+    assert nothing_in(out)
+
+
+OTHER_COMMANDS = [
+    (["prepare", "tokenizer", "--source=samples:digits", "--out="], "argument --out: is empty; name one"),
+    (["prepare", "tokenizer", "--source=", "--out={here}/t"], "data.source is empty; name one, or leave the option"),
+    (["prepare", "tokenizer", "--source={text}", "--out={here}/t", "--vocab_size=0"], "vocab_size is 0, but must be"),
+    (["prepare", "tokenizer", "--source={text}", "--out={here}/t", "--kind=foo"], "argument --kind: invalid choice"),
+    (["prepare", "tokens", "--source={text}", "--vocab_size=-4"], "vocab_size is -4, but must be a whole number"),
+    (["prepare", "tokens", "--source={text}", "--tokenizer={here}/nope"], "nope is not a tokenizer file"),
+    (["embed", "{encoder}", "{image}", "--out={here}"], "{here} is a folder; name a file to write."),
+    (["embed", "{encoder}", "{image}", "--out="], "argument --out: is empty; name one"),
+    (["embed", "{encoder}", "{image}", "--out={here}/e", "--batch_size=0"], "batch_size is 0, but must be a whole"),
+    (["embed", "{encoder}", "{image}", "--out={here}/e", "--workers=-1"], "workers is -1, but must be a whole"),
+    (["embed", "{encoder}", "{image}", "--out={here}/e", "--image_size=0"], "image_size is 0, but must be a whole"),
+    (
+        ["embed", "{encoder}", "{image}", "--out={here}/e", "--column=x"],
+        "has no column 'x'. There is: id, image, label",
+    ),
+    (["embed", "{encoder}", "{image}", "--out={here}/e", "--readout=layer:7"], "this encoder has layers 0 to 0."),
+    (["embed", "{here}", "{image}", "--out={here}/e"], "{here} is not an encoder folder: it has no config.json."),
+    (["export", "--encoder={encoder}", "--out={here}/x"], "Only text encoders are written for transformers;"),
+    (["export", "--encoder={encoder}", "--out="], "argument --out: is empty; name one"),
+    (["generate", "{encoder}", "Once"], "CausalLM needs a text encoder;"),
+    (["bench", "-c", "bench/quickstart", "--set", "foo"], "--set wants NAME=VALUE, not 'foo'."),
+    (["bench", "-c", "bench/quickstart", "--seeds", "x"], "argument --seeds: invalid int value: 'x'."),
+    (["bench", "-c", "bench/quickstart", "--out="], "argument --out: is empty; name one"),
+    (["report", ""], "argument folder: is empty; name one"),
+    (["results", "{here}", "--format=xml"], "argument --format: invalid choice: 'xml'"),
+    (["config"], "the following arguments are required: recipe."),
+    (["list", "methds"], "There is nothing called 'methds' to list. Did you mean methods?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), OTHER_COMMANDS)
+def test_other_commands(
+    arguments: list[str],
+    sentence: str,
+    fails: Fails,
+    sources: dict[str, str],
+    pretrained: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    places = {"here": tmp_path, "encoder": pretrained["image"] / "encoder", **sources}
+    assert sentence.format(**places) in fails(*(a.format(**places) for a in arguments))
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -270,6 +271,8 @@ def _table(path: Path, reader: FolderReader, form: Form, large: bool) -> Dataset
         raise
     except Exception as error:  # one library, many errors
         cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
+            raise UserError(f"The copy that is made of {path} could not be written: {cause.strerror}.") from error
         raise UserError(f"{path} cannot be read as {kind}: {' '.join(str(cause).split())[:200]}") from error
 
 

@@ -9,7 +9,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer
 
 from ssl_suite.core.features import default_cache
-from ssl_suite.core.files import replacing
+from ssl_suite.core.files import write_text
 from ssl_suite.encoders.tokenizer import Kind, load_tokenizer, train_tokenizer
 from ssl_suite.encoders.vocabulary import LEARNING
 
@@ -24,6 +24,5 @@ def learned_tokenizer(
     with FileLock(path.with_suffix(".lock")):  # processes of one run must not each train their own
         if not path.exists():
             trained = train_tokenizer(texts, kind, vocab_size, cased)
-            with replacing(path) as temporary:
-                trained.save(str(temporary))
+            write_text(path, trained.to_str(pretty=True))  # the library's own `save` says nothing of a full disk
     return load_tokenizer(str(path))
