@@ -97,7 +97,7 @@ def test_what_the_machine_says(error: Exception, sentence: str, fails: Fails, mo
 
 
 def test_a_model_larger_than_memory(fails: Fails, sources: dict[str, str], tmp_path: Path) -> None:
-    encoder = "{class_path: TextEncoder, init_args: {vocab_size: 400, dim: 1048576, layers: 1, heads: 2, ffn: 1048576}}"
+    encoder = "{class_path: TextEncoder, init_args: {vocab_size: 400, dim: 8589934592, layers: 1, heads: 2}}"
     arguments = pretrain("text", sources, tmp_path / "run")
     message = fails(*[f"--model.encoder={encoder}" if a.startswith("--model.encoder") else a for a in arguments])
     assert message.startswith("There is not enough memory; lower --data.batch_size")
