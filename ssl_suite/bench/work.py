@@ -21,7 +21,7 @@ from ssl_suite.bench.benchmark import Benchmark, Cell, Pretraining, Settings, Ta
 from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
 from ssl_suite.bench.record import PROTOCOL_VERSION
 from ssl_suite.bench.store import Result, Store
-from ssl_suite.core.errors import UserError
+from ssl_suite.core.errors import Interrupted, UserError
 from ssl_suite.core.files import write_text
 from ssl_suite.core.folder import PROVENANCE, fingerprint, load_encoder, read_json, save_encoder
 from ssl_suite.core.hashing import config_hash
@@ -138,6 +138,8 @@ class Work:
         try:
             with _quiet():
                 run(arguments)
+        except Interrupted:
+            raise
         except (UserError, OSError) as error:
             return str(error)
         except Exception as error:  # one run's trouble is not the others'

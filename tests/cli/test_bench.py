@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ssl_suite import lightning_cli
 from ssl_suite.bench import runner
 from ssl_suite.bench.outcomes import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import main
+from ssl_suite.core.errors import Interrupted, UserError
 from ssl_suite.core.files import locked
 from ssl_suite.core.folder import load_encoder, save_encoder
 
@@ -134,9 +137,6 @@ def test_what_is_unchanged_is_done_before_and_what_changed_supersedes(
 def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
     bench: Callable[..., tuple[list[Result], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssl_suite import lightning_cli
-    from ssl_suite.core.errors import UserError
-
     whole = lightning_cli.run
 
     def fragile(arguments: list[str], *more: type[lightning_cli.SuiteCLI]) -> lightning_cli.SuiteCLI:
@@ -161,6 +161,22 @@ def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
     mended, said = bench()
     assert ran(said) == 2
     assert not any(row.error for row in mended)
+
+
+def test_a_signal_stops_the_benchmark_and_is_no_failed_run(
+    bench: Callable[..., tuple[list[Result], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = lightning_cli.run
+
+    def stopped(arguments: list[str], *more: type[lightning_cli.SuiteCLI]) -> lightning_cli.SuiteCLI:
+        if not more and any("random-a-mine-seed0" in argument for argument in arguments):
+            raise Interrupted(signal.SIGTERM, "go on later.")
+        return whole(arguments, *more)
+
+    monkeypatch.setattr(lightning_cli, "run", stopped)
+    rows, said = bench(code=128 + signal.SIGTERM)
+    assert "Stopped by SIGTERM" in said
+    assert [row.role for row in rows] == ["simple"]
 
 
 @pytest.mark.parametrize(("more", "sentence"), [
