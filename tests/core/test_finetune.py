@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from sklearn.metrics import accuracy_score, f1_score
 from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
 
 from ssl_suite.core.batch import ImageBatch
@@ -20,6 +22,7 @@ from ssl_suite.core.optim import Optim, check_cover
 from ssl_suite.core.sharding import FSDP2
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
+from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.tasks.classify import Classify
 
@@ -264,3 +267,23 @@ def test_a_probe_is_not_sharded() -> None:
     model.trainer = pl.Trainer(accelerator="cpu", devices=1, strategy=FSDP2(), **QUIET)
     with pytest.raises(UserError, match=r"needs no sharding; take configs/trainer/ddp\.yaml"):
         model.configure_model()
+
+
+@pytest.mark.parametrize("mode", ["probe", "finetune"])
+def test_labels_that_only_other_splits_have_are_scored_as_wrong(mode: Any, tmp_path: Path) -> None:
+    known = [{"text": "good film", "label": "pos"}, {"text": "bad film", "label": "neg"}]
+    unseen = [{"text": "odd film", "label": "mixed"}] * 2
+    for split, rows in {"train": known * 6, "validation": [*known, *unseen], "test": [known[0], *unseen]}.items():
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = Finetune(tiny_text_encoder(), Classify(), mode=mode)
+    data = Text(str(tmp_path), tokenizer="byte", max_length=32)
+    run = trainer(tmp_path / "run", epochs=1)
+    with pytest.warns(UserWarning, match=r"validation.jsonl: 2 of 4 labels never occur in training \('mixed' 2"):
+        run.fit(model, data)
+    assert run.callback_metrics["val/accuracy"] <= 0.5
+    assert torch.isfinite(run.callback_metrics["val/loss"])
+    (figures,) = run.test(model, data, verbose=False)
+    said = [answer for answers in run.predict(model, data) for answer in answers]
+    truth = ["pos", "mixed", "mixed"]
+    assert figures["test/accuracy"] == pytest.approx(accuracy_score(truth, said))
+    assert figures["test/macro_f1"] == pytest.approx(f1_score(truth, said, average="macro"))
