@@ -333,3 +333,35 @@ def test_other_commands(
     places = {"here": tmp_path, "encoder": pretrained["image"] / "encoder", **sources}
     assert sentence.format(**places) in fails(*(a.format(**places) for a in arguments))
     assert list(tmp_path.iterdir()) == []
+
+
+def encoder(name: str, **options: object) -> str:
+    return f"{{class_path: {name}, init_args: {{{', '.join(f'{k}: {v}' for k, v in options.items())}}}}}"
+
+
+ENCODER_OPTIONS = [
+    ("SimCLR", encoder("ImageEncoder", width=0), "width is 0, but must be a whole number at least 1."),
+    (
+        "SimCLR",
+        encoder("ImageEncoder", drop_path=1.5),
+        "drop_path is 1.5, but must be a number at least 0 and below 1.",
+    ),
+    ("SimCLR", encoder("RawPixels", size=0), "size is 0, but must be a whole number at least 1"),
+    ("MaskedLM", encoder("TextEncoder", dim=16, heads=3), "heads (3) must divide dim (16)."),
+    ("MaskedLM", encoder("TextEncoder", heads=0), "heads is 0, but must be a whole number at least 1."),
+    ("MaskedLM", encoder("TextEncoder", dim=-16), "dim is -16, but must be a whole number at least 1."),
+    ("MaskedLM", encoder("TextEncoder", layers=100000000), "layers is 100000000, but must be a whole number"),
+    ("MaskedLM", encoder("TextEncoder", dropout=1.5), "dropout is 1.5, but must be a number at least 0 and below 1."),
+    ("MaskedLM", encoder("TextEncoder", eps=-1), "eps is -1.0, but must be a number above 0."),
+    ("MaskedLM", encoder("TextEncoder", positions="x"), "positions is 'x', but must be one of learned, rotary, none."),
+    ("MaskedLM", encoder("TextEncoder", causal="maybe"), "causal is 'maybe', but must be bool."),
+    ("APC", encoder("SpeechEncoder", mels=0), "mels is 0, but must be a whole number at least 1"),
+    ("APC", encoder("SpeechEncoder", layers=0), "layers is 0, but must be a whole number at least 1"),
+    ("APC", encoder("SpeechEncoder", trunk="x"), "trunk is 'x', but must be one of gru, transformer."),
+]
+
+
+@pytest.mark.parametrize(("method", "given", "sentence"), ENCODER_OPTIONS)
+def test_encoders(method: str, given: str, sentence: str, fails: Fails, sources: dict[str, str], out: Path) -> None:
+    assert sentence in fails(*pretrain(method, sources, out), f"--model.encoder={given}")
+    assert nothing_in(out)
