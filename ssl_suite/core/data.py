@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -390,7 +391,8 @@ def _heed_the_run_alone(worker: int) -> None:
 
 
 def _end_when_the_run_says() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    run = multiprocessing.parent_process()
+    while run is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != run.pid:
         pass
     os._exit(0)
 

@@ -36,10 +36,11 @@ def command(arguments: list[str]) -> None:
     """What the installed script does, in a process of its own."""
     import ssl_suite.cli
 
+    multiprocessing.set_start_method("fork", force=True)  # of its workers, as in a process that was not forked
     os.setsid()  # a group of its own, so that a test can signal its workers too
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     torch.set_num_threads(1)
-    os._exit(ssl_suite.cli.main(arguments))
+    sys.exit(ssl_suite.cli.main(arguments))
 
 
 @pytest.fixture(scope="module")
