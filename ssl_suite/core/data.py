@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +21,7 @@ from ssl_suite.core.items import Collate, ItemDataset, Skipped
 from ssl_suite.core.random import run_seed
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, budget_batches, joined, plain_batches
 from ssl_suite.core.task import TargetKind
+from ssl_suite.core.workers import heed_the_run_alone
 
 Split = Literal["train", "validation", "test"]
 
@@ -356,7 +353,7 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # workers take no number from the run's own stream
-            worker_init_fn=_heed_the_run_alone,
+            worker_init_fn=heed_the_run_alone,
         )
         return Loader(loader)
 
@@ -380,21 +377,6 @@ class DataModule(pl.LightningDataModule):
     def teardown(self, stage: str) -> None:
         if self.skipped.value:
             rank_zero_warn(f"{self.source_name}: {self.skipped.value} unreadable samples were skipped.")
-
-
-def _heed_the_run_alone(worker: int) -> None:
-    """A signal sent to all processes of a job shall not take the data from a run that is about to save its state."""
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_run_says, daemon=True).start()
-
-
-def _end_when_the_run_says() -> None:
-    run = multiprocessing.parent_process()
-    while run is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != run.pid:
-        pass
-    os._exit(0)
 
 
 def _identity(batch: Any) -> Any:
