@@ -17,6 +17,7 @@ from ssl_suite.core.encoder import Encoder, encoder_class
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
 from ssl_suite.core.folder import CONFIG, load_strictly, untied
+from ssl_suite.core.reading import a_file
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -68,6 +69,7 @@ def read_checkpoint(path: Path, weights: bool = True) -> dict[str, Any]:
         raise UserError(f"{path} is an encoder folder: start from it with --model.encoder; --ckpt_path resumes a run.")
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a checkpoint in it.")
+    a_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

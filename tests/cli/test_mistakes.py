@@ -203,6 +203,11 @@ def test_a_checkpoint_that_is_not_there(fails: Fails, simclr: list[str]) -> None
     assert "nowhere.ckpt" in fails(*simclr, "--ckpt_path=nowhere.ckpt")
 
 
+def test_a_checkpoint_that_is_a_pipe(fails: Fails, simclr: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    assert "pipe.ckpt is not a file but" in fails(*simclr, f"--ckpt_path={tmp_path}/pipe.ckpt")
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
 def test_a_damaged_checkpoint(
     damage: str, fails: Fails, simclr: list[str], pretrained: dict[str, Path], tmp_path: Path

@@ -236,6 +236,8 @@ def test_a_folder_that_may_not_be_read_is_named(
 def test_what_systems_leave_behind_is_no_class(tmp_path: Path, pictures: Maker, picture: Maker) -> None:
     pictures(tmp_path / "train", 4)
     picture(tmp_path / "train/.ipynb_checkpoints/000-checkpoint.png")
+    for folder in ("@eaDir", "lost+found", "$RECYCLE.BIN"):
+        picture(tmp_path / "train" / folder / "000.png")
     for name in ("__MACOSX/cat/._000.png", "cat/._000.png", "cat/Thumbs.db"):
         (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "train" / name).write_bytes(b"\0\5\x16\7" + b"\0" * 78)
@@ -259,11 +261,13 @@ def test_a_few_files_in_a_subfolder_make_no_classes(tmp_path: Path, picture: Mak
     assert served(images(tmp_path), Request()).ids("train") == ["a.png", "b.png", "more/c.png"]
 
 
-def test_splits_one_level_down(tmp_path: Path, pictures: Maker) -> None:
+def test_splits_further_down(tmp_path: Path, pictures: Maker) -> None:
     for split, n in (("train", 8), ("val", 4)):
         pictures(tmp_path / "a/images" / split, n)
     data = served(images(tmp_path / "a"))
     assert (data.labels, sizes(data)) == (["cat", "dog"], {"train": 16, "validation": 8})
+    shutil.copytree(tmp_path / "a", tmp_path / "far/a")
+    assert sizes(served(images(tmp_path / "far"))) == {"train": 16, "validation": 8}
     shutil.copytree(tmp_path / "a/images", tmp_path / "a/sketches")
     with pytest.raises(UserError, match=r"has splits inside images, sketches: name the one"):
         served(images(tmp_path / "a"))

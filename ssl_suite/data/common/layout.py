@@ -76,7 +76,7 @@ def _stem(path: Path) -> str:
 def find_splits(
     folder: Path, kinds: Kinds, names: Names | None = None, given: Collection[str] = ()
 ) -> dict[str, list[Path]]:
-    """Finds the splits in a folder, or one level down where nothing else is there.
+    """Finds the splits in a folder, or further down where nothing else is there.
 
     Args:
         folder: to look in.
@@ -102,7 +102,7 @@ def find_splits(
     elif found:
         _apart([p for p in folders if p not in found and _holds(p, kinds)], folder, found, kinds.classes)
     else:
-        inner = _one_level_down(folder, folders, kinds) if not tables else None
+        inner = _further_down(folder, folders, kinds) if not tables else None
         if inner is not None:
             return find_splits(inner, kinds, None, given)
     found |= tables
@@ -139,7 +139,7 @@ def _apart(others: list[Path], folder: Path, splits: Mapping[Path, str], classes
     _name_unused(folder, others)
 
 
-def _one_level_down(folder: Path, folders: list[Path], kinds: Kinds) -> Path | None:
+def _further_down(folder: Path, folders: list[Path], kinds: Kinds) -> Path | None:
     """The folder that has the splits, where it is the only one with data."""
     with_splits = [p for p in folders if any((p / alias).is_dir() for alias in ALIASES["train"])]
     if not with_splits and len(folders) > 1:
@@ -147,7 +147,8 @@ def _one_level_down(folder: Path, folders: list[Path], kinds: Kinds) -> Path | N
     holders = [p for p in folders if _holds(p, kinds)]
     if len(holders) == 1 and not any(suffix_of(p) in kinds.loose for p in visible(folder)):
         inner = [p for p in visible(holders[0]) if split_of(p) and (p.is_dir() or suffix_of(p) in kinds.tables)]
-        return holders[0] if inner else None
+        below = [p for p in visible(holders[0]) if p.is_dir()]
+        return holders[0] if inner else _further_down(holders[0], below, kinds)
     if with_splits and kinds.classes:
         raise UserError(f"{folder} has splits inside {_listed(with_splits)}: name the one to read as the source.")
     return None

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ssl_suite.core.errors import UserError
 
-LEFT_BEHIND = ("__MACOSX", "Thumbs.db", "desktop.ini")
-"""Of archives and file managers; `._x`, `.DS_Store` and `.ipynb_checkpoints` are hidden by their name."""
+LEFT_BEHIND = (
+    "__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir",
+)  # fmt: skip
+"""Of archives, file managers and disks; `._x`, `.DS_Store` and `.ipynb_checkpoints` are hidden by their name."""
 
 
 def is_hidden(name: str) -> bool:
