@@ -231,7 +231,7 @@ def embed(arguments: list[str]) -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0, help="processes that read")
     parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="at an unreadable sample")
-    parser.add_argument("--image_size", type=int, help="side in pixels, for images")
+    parser.add_argument("--image_size", type=int, help="side in pixels, for images; default: as in training")
     options = parser.parse_args(arguments)
     from ssl_suite.embed import write_embeddings
 

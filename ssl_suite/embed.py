@@ -53,7 +53,9 @@ def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
     if isinstance(data, Speech):
         data.crops = False
     vocab = encoder.config.get("vocab_size")
-    data.serve(Request(tokenizer=encoder.tokenizer, vocab_size=vocab, longest=encoder.longest))
+    data.serve(
+        Request(tokenizer=encoder.tokenizer, vocab_size=vocab, longest=encoder.longest, preprocess=encoder.preprocess)
+    )
     return data
 
 

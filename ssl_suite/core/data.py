@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -19,40 +19,12 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Features, cached, compute, default_cache
 from ssl_suite.core.items import Collate, ItemDataset, Skipped
 from ssl_suite.core.random import run_seed
+from ssl_suite.core.request import Request
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, budget_batches, joined, plain_batches
 from ssl_suite.core.task import TargetKind
 from ssl_suite.core.workers import heed_the_run_alone
 
 Split = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a model asks of its data, once, before the first batch.
-
-    Attributes:
-        target: kind of target a task learns; None while pretraining.
-        labels: the labels a task already knows (from a checkpoint); None to take them from the training split.
-        views: name of the augmentation whose views a method contrasts.
-        tokenizer: of the encoder, where it brings one.
-        vocab_size: rows of a text encoder's embedding.
-        longest: most tokens a text encoder reads; None for any number.
-        stride: input units per state, for targets along time.
-        watch: kind of target a callback looks at while a method pretrains.
-        pairs: how two text segments are paired for a second objective: `nsp` or `sop`.
-        units: whether a method masks given units of a text (phrases, entities).
-    """
-
-    target: TargetKind | None = None
-    labels: list[str] | None = None
-    views: str | None = None
-    tokenizer: Any = None
-    vocab_size: int | None = None
-    longest: int | None = None
-    stride: int = 1
-    watch: TargetKind | None = None
-    pairs: str | None = None
-    units: bool = False
 
 
 def batches_done(trainer: pl.Trainer) -> int:
@@ -221,12 +193,18 @@ class DataModule(pl.LightningDataModule):
                     raise UserError(f"{self.source_name}: split {split!r} is empty.")
 
     def _served(self, request: Request) -> bool:
-        """Whether this was asked before; a tokenizer that came from here is no new wish."""
+        """Whether this was asked before; a tokenizer or preprocessing that came from here is no new wish."""
         mine = getattr(self, "tokenizer", None)
-        before = self.request and replace(self.request, tokenizer=mine, labels=None)
-        return before == replace(request, tokenizer=request.tokenizer or mine, labels=None) and (
-            request.labels is None or request.labels == self.labels
+        before = self.request and replace(self.request, tokenizer=mine, labels=None, preprocess={})
+        return (
+            before == replace(request, tokenizer=request.tokenizer or mine, labels=None, preprocess={})
+            and (request.labels is None or request.labels == self.labels)
+            and self.preprocess(request) == self.preprocess(self.request)
         )
+
+    def preprocess(self, request: Request | None) -> dict[str, Any]:
+        """The options that change what an encoder sees, as they are for this request; an encoder folder keeps them."""
+        return {}
 
     @property
     def source_name(self) -> str:

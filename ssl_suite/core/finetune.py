@@ -80,6 +80,7 @@ class Finetune(Evaluation):
             tokenizer=self.encoder.tokenizer,
             vocab_size=self.encoder.config.get("vocab_size"),
             longest=self.encoder.longest,
+            preprocess=self.encoder.preprocess,
             stride=self.encoder.stride,
         )
         self.data.serve(request)

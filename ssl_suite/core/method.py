@@ -113,12 +113,18 @@ class Method(TrainModule):
         vocab = encoder.config.get("vocab_size")
         longest = encoder.longest
         return Request(
-            views=self.views, tokenizer=encoder.tokenizer, vocab_size=vocab, longest=longest, watch=self.watch
+            views=self.views,
+            tokenizer=encoder.tokenizer,
+            vocab_size=vocab,
+            longest=longest,
+            watch=self.watch,
+            preprocess=encoder.preprocess,
         )
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.data.serve(self.request())
+        self.data.serve(request := self.request())
+        self.encoder.preprocess = self.encoder.preprocess | self.data.preprocess(request)
         if self.encoder.modality == "text":
             self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
 

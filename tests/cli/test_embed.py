@@ -107,3 +107,24 @@ def test_a_wrong_option_is_one_sentence(
     command = ["embed", str(pretrained["text"] / "encoder"), sources["text"], f"--out={tmp_path / 'e.parquet'}", option]
     assert said in fails(*command)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("source", ["{}", "random:{}"])
+def test_an_encoder_remembers_the_size_of_its_images(
+    source: str, tmp_path: Path, pretrained: dict[str, Path], sources: dict[str, str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:  # fmt: skip
+    folder, rows = source.format(pretrained["image"] / "encoder"), {}
+    assert load_encoder(folder).preprocess == {"image_size": 16}
+    for size in ([], ["--image_size=16"], ["--image_size=20"]):
+        recwarn.clear()
+        out = tmp_path / f"e{len(rows)}.parquet"
+        assert main(["embed", folder, sources["image"], f"--out={out}", "--split=test", *size]) == 0
+        rows[tuple(size)] = pq.read_table(out)["embedding"].to_pylist()
+        told = [str(w.message) for w in recwarn if "image_size" in str(w.message)]
+        assert told == (
+            ["data.image_size is 20, but the encoder is of images of 16 pixels; leave it out to take that size."]
+            if size == ["--image_size=20"] else []
+        )  # fmt: skip
+    assert rows[()] == rows["--image_size=16",]
+    assert rows[()] != rows["--image_size=20",]

@@ -74,7 +74,7 @@ def test_a_run_with_classes_of_a_plugin_and_a_broken_one_beside(
     assert "Plug-in 'broken' (broken_plugin) is broken and left out" in done.stderr
     assert "a_module_that_nobody_has" in done.stderr
     config = json.loads((tmp_path / "run/encoder/config.json").read_text())
-    assert config == {"class": "TinyConv", "arguments": {"dim": 8}}
+    assert config == {"class": "TinyConv", "arguments": {"dim": 8}, "preprocess": {"image_size": 16}}
     rows = Store(tmp_path / "probe/results.sqlite").rows()
     assert {(row.method, row.metric) for row in rows} == {("Agree", "accuracy"), ("Agree", "macro_f1")}
 

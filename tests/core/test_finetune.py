@@ -133,6 +133,17 @@ def test_one_data_module_serves_each_model_what_that_one_asked_for(image_folder:
         assert differing(learned(mode, width, shared), learned(mode, width, images(image_folder))) == [], (mode, width)
 
 
+@pytest.mark.parametrize("mode", ["probe", "finetune"])
+def test_images_are_of_the_size_the_encoder_learned_from(mode: Any, image_folder: str, tmp_path: Path) -> None:
+    encoder, data = tiny_image_encoder(), Images(image_folder, batch_size=4)
+    encoder.preprocess = {"image_size": 10}
+    trainer(tmp_path, 1).fit(Finetune(save_encoder(encoder, tmp_path / "e"), Classify(), mode=mode), data)  # type: ignore[arg-type]
+    assert data.image_size == 10
+    assert data.read("train", 0, 0).image.shape == (3, 10, 10)
+    trainer(tmp_path, 1).fit(Finetune(tiny_image_encoder(), Classify(), mode=mode), data)
+    assert data.image_size == 224
+
+
 @pytest.mark.parametrize("batch_size", [13, 4])
 def test_a_last_batch_of_one_trains_a_net_with_batch_norm(batch_size: int, image_folder: str, tmp_path: Path) -> None:
     """14 images; at 16 pixels the last stage of the net is one position, so that batch norm sees a value an image."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from ssl_suite.core.batch import Batch, ImageBatch
@@ -19,6 +20,9 @@ from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.image.augment import PRESETS, View, augment
 from ssl_suite.data.image.reading import list_images, load_image
+
+SIZE = 224
+"""Of ImageNet's encoders, in pixels a side."""
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Images(SourceData):
 
     Args:
         source: where the images are.
-        image_size: side in pixels of what the encoder sees.
+        image_size: side in pixels of what the encoder sees; None: of what it learned from, else 224.
         column: of the image.
         target: column of the label; a folder's subfolders are `label`.
         where: keep only rows with these values.
@@ -60,7 +64,7 @@ class Images(SourceData):
     def __init__(
         self,
         source: str,
-        image_size: int = 224,
+        image_size: int | None = None,
         column: str = "image",
         target: str = "label",
         where: dict[str, str] | None = None,
@@ -88,9 +92,11 @@ class Images(SourceData):
             cache_features=cache_features,
             **files,
         )
-        within("data.image_size", image_size, low=1, whole=True)
+        if image_size is not None:
+            within("data.image_size", image_size, low=1, whole=True)
         self.input_column = column
-        self.image_size, self.augment, self.view, self.in_memory = image_size, augment, view, in_memory
+        self.wanted_size, self.image_size = image_size, image_size or SIZE
+        self.augment, self.view, self.in_memory = augment, view, in_memory
         self.orient = orient
         self._decoded: dict[tuple[str, int], Tensor] = {}
 
@@ -100,6 +106,12 @@ class Images(SourceData):
     def prepare(self, request: Request) -> None:
         super().prepare(request)
         self._decoded.clear()
+        self.image_size = self.preprocess(request)["image_size"]
+        if (own := request.preprocess.get("image_size", self.image_size)) != self.image_size:
+            rank_zero_warn(
+                f"data.image_size is {self.image_size}, but the encoder is of images of {own} pixels; leave it out to "
+                "take that size."
+            )
         self.views: tuple[View, ...] = ()
         if request.views:
             if request.views not in PRESETS:
@@ -112,6 +124,10 @@ class Images(SourceData):
             self.views = tuple(given)
         total = sum(self.size(s) for s in self.splits()) * 3 * self.image_size**2
         self._keep = self.in_memory if self.in_memory is not None else self.num_workers == 0 and total < 1e9
+
+    def preprocess(self, request: Request | None) -> dict[str, Any]:
+        own = request.preprocess.get("image_size") if request else None
+        return {"image_size": self.wanted_size or own or SIZE}
 
     def read(self, split: str, index: int, seed: int) -> Item:
         views: list[Tensor] = []

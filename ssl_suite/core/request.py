@@ -1,0 +1,39 @@
+"""Request: what a model asks of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssl_suite.core.task import TargetKind
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a model asks of its data, once, before the first batch.
+
+    Attributes:
+        target: kind of target a task learns; None while pretraining.
+        labels: the labels a task already knows (from a checkpoint); None to take them from the training split.
+        views: name of the augmentation whose views a method contrasts.
+        tokenizer: of the encoder, where it brings one.
+        vocab_size: rows of a text encoder's embedding.
+        longest: most tokens a text encoder reads; None for any number.
+        stride: input units per state, for targets along time.
+        watch: kind of target a callback looks at while a method pretrains.
+        pairs: how two text segments are paired for a second objective: `nsp` or `sop`.
+        units: whether a method masks given units of a text (phrases, entities).
+        preprocess: of the encoder: options of the data it learned from, which are kept unless others are given.
+    """
+
+    target: TargetKind | None = None
+    labels: list[str] | None = None
+    views: str | None = None
+    tokenizer: Any = None
+    vocab_size: int | None = None
+    longest: int | None = None
+    stride: int = 1
+    watch: TargetKind | None = None
+    pairs: str | None = None
+    units: bool = False
+    preprocess: dict[str, Any] = field(default_factory=dict)
