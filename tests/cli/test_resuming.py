@@ -20,7 +20,7 @@ from cli_recipes import DATA, ENCODERS, METHODS, QUICK
 from tiny import differing, files_below
 
 import ssl_suite.core.files as files
-import ssl_suite.data.text.text as text_module
+import ssl_suite.data.text.learned as tokenizer_module
 from ssl_suite.bench.store import Store
 from ssl_suite.cli import main
 from ssl_suite.core.errors import UserError
@@ -262,7 +262,7 @@ def test_a_resumed_run_has_the_tokenizer_it_began_with_whatever_the_cache_holds(
     sources: Sources, unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr(text_module, "train_tokenizer", lambda *_: pytest.fail("trains another tokenizer"))
+    monkeypatch.setattr(tokenizer_module, "train_tokenizer", lambda *_: pytest.fail("trains another tokenizer"))
     kept = (unfinished / "tokenizer.json").read_text()
     assert main(fit("text", sources["text"], unfinished, f"--ckpt_path={last(unfinished)}")) == 0
     assert json.loads((unfinished / "encoder/tokenizer.json").read_text()) == json.loads(kept)
@@ -329,7 +329,7 @@ def test_embed_replaces_embeddings_and_nothing_else(
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "data.parquet")
     embed = ["embed", str(finished), sources["text"], "--split=test"]
     for out, told in (
-        ("pictures", "is a folder"), (".", "is a folder"), ("../" + tmp_path.name, "is a folder"), ("", "is a folder"),
+        ("pictures", "is a folder"), (".", "is a folder"), ("../" + tmp_path.name, "is a folder"), ("", "is empty"),
         ("labels.csv", "holds no embeddings"), ("data.parquet", "holds no embeddings"),
         ("/dev/null", "no ordinary file"),
     ):  # fmt: skip
