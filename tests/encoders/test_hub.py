@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,32 @@ def test_configurations_we_cannot_express_are_refused(bert: Path, changes: dict[
     config = json.loads((bert / "config.json").read_text())
     (bert / "config.json").write_text(json.dumps(config | changes))
     with pytest.raises(UserError, match=match):
+        load_encoder(f"hf:{bert}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("num_hidden_layers", 1e8, "layers is 100000000.0, but TextEncoder takes int"),
+        ("num_hidden_layers", 5000, "far larger encoder than its weights"),
+        ("hidden_size", "16", "dim is '16', but TextEncoder takes int"),
+        ("layer_norm_eps", -1, "eps is -1, but must be a number above 0"),
+        ("hidden_act", ["gelu"], "hidden_act is"),
+        ("max_position_embeddings", None, "max_length is None"),
+    ],
+)
+def test_values_that_are_none_are_named(bert: Path, name: str, value: Any, match: str) -> None:
+    config = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(UserError, match=rf"config\.json.*{match}"):
+        load_encoder(f"hf:{bert}")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pipe_is_not_waited_for(bert: Path, name: str) -> None:
+    (bert / name).unlink()
+    os.mkfifo(bert / name)
+    with pytest.raises(UserError, match=rf"{name} is not a file but"):
         load_encoder(f"hf:{bert}")
 
 

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from ssl_suite.core.arguments import build, check_types
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.folder import load_strictly
 from ssl_suite.core.reading import a_file, read_json, read_weights
@@ -56,13 +57,17 @@ def load_hub(name: str) -> TextEncoder:
         fetch(name, *WEIGHT_FILES)
         if not any(folder.glob("*.safetensors")):
             fetch(name, "pytorch_model.bin")
+    for path in (folder / name for name in TOKENIZER_FILES):
+        if path.exists():
+            a_file(path)
     tokenizer = read_tokenizer(folder)
     if tokenizer is None:
         rank_zero_warn(f"{folder} has no tokenizer: the ids of another one mean nothing to these weights.")
     arguments = read_arguments(family, config, str(folder / "config.json"))
     file = read_file(folder, family)
     trim_vocabulary(family, file, arguments, table_size(tokenizer) if tokenizer else None, folder)
-    encoder = TextEncoder(**arguments)
+    shapes = [tensor.shape for tensor in file.values()]
+    encoder: TextEncoder = build(TextEncoder, arguments, shapes, str(folder / "config.json"))
     fill(encoder, family, file, config, folder)
     encoder.tokenizer = tokenizer
     encoder.check()
@@ -79,7 +84,8 @@ def read_arguments(family: Family, config: dict[str, Any], source: str) -> dict[
         if config.get(key, value) not in (value, None):
             raise UserError(f"{source}: {key} is {config[key]!r}; only {value!r} can be read.")
     arguments = {ours: config.get(theirs, default) for ours, (theirs, default) in family.keys.items()}
-    activation = arguments["activation"]
+    activation = str(arguments["activation"])
+    check_types(TextEncoder, {k: v for k, v in arguments.items() if k != "activation"}, source)
     if activation not in ACTIVATIONS or family.activation not in (None, ACTIVATIONS[activation]):
         can = family.activation or ", ".join(ACTIVATIONS)
         raise UserError(f"{source}: {family.keys['activation'][0]} is {activation!r}; only {can} can be read.")
