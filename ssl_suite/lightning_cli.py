@@ -36,7 +36,7 @@ from ssl_suite.core.task import Task
 from ssl_suite.data.common.layout import SPLIT_OF
 from ssl_suite.display import show
 from ssl_suite.explain import class_of, explain, of_lightning
-from ssl_suite.options import ExpectMonitors, check_options
+from ssl_suite.options import ExpectMonitors, check_options, whole_numbers_first
 from ssl_suite.plugins import load_all
 from ssl_suite.predictions import WritePredictions
 from ssl_suite.recipes import find, read
@@ -298,6 +298,7 @@ def run(arguments: list[str], cli: type[C] = SuiteCLI) -> C:  # type: ignore[ass
         UserError: anything wrong with what was asked, in one sentence.
     """
     quiet()
+    whole_numbers_first()
     load_all()
     SuiteCLI.arguments = arguments
     SuiteCLI.held = ExitStack()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
+import yaml
 from cli_recipes import DATA, ENCODERS, QUICK
+
+from ssl_suite.cli import main
 
 Fails = Callable[..., str]
 
@@ -365,3 +370,17 @@ ENCODER_OPTIONS = [
 def test_encoders(method: str, given: str, sentence: str, fails: Fails, sources: dict[str, str], out: Path) -> None:
     assert sentence in fails(*pretrain(method, sources, out), f"--model.encoder={given}")
     assert nothing_in(out)
+
+
+def test_a_number_of_batches_is_no_share_whatever_was_imported_before(
+    sources: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = inspect.unwrap(pl.Trainer.__init__).__annotations__
+    for name in ("limit_train_batches", "limit_val_batches", "val_check_interval"):
+        monkeypatch.setitem(annotations, name, float | int | None)  # what Optional[Union[float, int]] made of it
+    options = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1.0", "--trainer.val_check_interval=20"]
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", "image/simclr", *options, "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    read = [printed[name] for name in ("limit_train_batches", "limit_val_batches", "val_check_interval")]
+    assert list(map(repr, read)) == ["1", "1.0", "20"]
