@@ -79,6 +79,8 @@ def _union(text: str) -> str | None:
     kinds, value = re.search(r"Subtypes: \[(.+)\]", inner), re.search(r"Given value: (.*)", inner)
     if not kinds or not value:
         return None
+    if nested := re.match(r'"?NestedArg\(key=\'([\w.]+)\'', value[1].strip()):
+        return _wrong_option(nested[1], text)
     parts = re.findall(r"<class '([\w.]+)'>|typing\.Literal\[([^\]]+)\]|([\w.]+\[[^\]]*\]+)", kinds[1])
     names = [name for kind, choices, other in parts for name in [*choices.replace("'", "").split(", "), kind, other]]
     plain = [name if "[" in name else name.rpartition(".")[2] for name in dict.fromkeys(names)]

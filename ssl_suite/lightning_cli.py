@@ -18,6 +18,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.allocator import keep_freed_memory
 from ssl_suite.core.checkpoint import AtomicIO, Best, read_checkpoint
@@ -213,6 +214,10 @@ class RequireTest(pl.Callback):
             raise UserError(
                 f"{data.source_name} has no {what} for --test_after (it has {', '.join(data.splits())}); "
                 "add one, or leave the option out and read val/ in metrics.csv."
+            )
+        if not data.has("validation"):
+            rank_zero_warn(
+                f"{data.source_name} has no validation split to select weights on: the last ones are tested."
             )
 
 

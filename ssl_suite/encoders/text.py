@@ -103,7 +103,8 @@ class TextEncoder(Encoder):
             else:
                 x = x + self.positions(positions_within(documents))
         if self.segments is not None:
-            x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
+            alike = segments is None or self.segments.num_embeddings == 1  # RoBERTa does not tell them apart
+            x = x + self.segments(torch.zeros_like(ids) if alike else segments)
         return self.dropout(self.embedding_norm(x))
 
     def enter(self, embedded: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ def number(name: str, value: str, kind: str, option: str = "") -> tuple[str, str
 WHOLE = "a whole number at least"
 
 OPTIM = [
+    ("--model.optim.warmup=3", "SimCLR has no option 'optim.warmup'. Did you mean optim.warmup_steps?"),
     number("optim.lr", "-0.1", "a number at least 0", "model.optim.lr"),
     number("optim.weight_decay", "-1.0", "a number at least 0", "model.optim.weight_decay"),
     number("optim.momentum", "1.0", "a number at least 0 and below 1", "model.optim.momentum"),
@@ -106,7 +107,7 @@ def test_more_steps_ahead_than_there_is_speech(fails: Fails, sources: dict[str, 
 
 
 DATA_OPTIONS = [
-    ("SimCLR", *number("data.image_size", "0", f"{WHOLE} 1")),
+    ("SimCLR", *number("data.image_size", "1", f"{WHOLE} 2")),
     ("SimCLR", *number("data.batch_size", "0", f"{WHOLE} 1")),
     ("SimCLR", *number("data.batch_size", "-1", f"{WHOLE} 1")),
     ("SimCLR", *number("data.eval_batch_size", "-3", f"{WHOLE} 1")),

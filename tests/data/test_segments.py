@@ -62,6 +62,18 @@ def test_rows_are_parts_of_a_file(text: str, table: Callable[..., Path]) -> None
     assert batch.lengths.tolist() == [80000, 80000]
 
 
+@pytest.mark.parametrize("columns", ["Start,End", "start_time,end_time", "begin,stop", "tmin,tmax"])
+def test_other_names_of_start_and_end(columns: str, table: Callable[..., Path]) -> None:
+    data = served(table(f"path,{columns}\nlong.wav,0,2\nlong.wav,5,9\n"))
+    assert [len(data.read("train", i, 0).wave) / 16000 for i in range(2)] == [2, 4]
+
+
+@pytest.mark.parametrize("columns", ["start_ms,end_ms", "offset_samples,num_samples", "begin_frame,end_frame"])
+def test_parts_of_a_file_in_another_unit_are_named(columns: str, table: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=rf"column '{columns.split(',')[0]}' seems to say which part of a file"):
+        served(table(f"path,{columns}\nlong.wav,0,2\n"))
+
+
 def test_segments_have_ids_of_their_own(table: Callable[..., Path]) -> None:
     data = served(table("path,start,end\nlong.wav,0,5\nlong.wav,5,\n"))
     assert data.ids("train") == ["long.wav:0-5", "long.wav:5-"]

@@ -17,6 +17,7 @@ from PIL import Image
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common import source as source_module
+from ssl_suite.data.common.files import each_row
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.text.text import Text
 
@@ -91,6 +92,14 @@ def test_packed_texts_and_broken_packs(tmp_path: Path) -> None:
     for damaged in (packed[:-12], b"no gzip"):
         (tmp_path / "a.txt.gz").write_bytes(damaged)
         assert "a.txt.gz is not a whole gzip file" in complaint(Text(str(tmp_path), pack=False), Request())
+
+
+@pytest.mark.parametrize(("name", "place"), [("a.jsonl", "line 2"), ("a.json", "entry 2")])
+def test_a_json_name_that_is_given_twice(name: str, place: str, tmp_path: Path) -> None:
+    rows = ['{"text": "one"}', '{"text": "good", "text": "bad"}']
+    (tmp_path / name).write_text("\n".join(rows) if name.endswith("l") else f"[{', '.join(rows)}]")
+    with pytest.raises(UserError, match=rf"{place} is not JSON \('text' is given twice\)"):
+        list(each_row(tmp_path / name))
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:

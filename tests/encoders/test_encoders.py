@@ -212,3 +212,14 @@ def test_masked_mean_counts_real_positions_and_survives_none() -> None:
 def test_narrow_resnets_keep_off_the_convolutions_that_corrupt_memory(width: int, wanted: torch.memory_format) -> None:
     assert tiny_image_encoder(width=width).memory_format == wanted
     assert ImageEncoder("resnet18").memory_format == torch.channels_last
+
+
+def test_an_encoder_of_one_segment_does_not_tell_two_apart() -> None:
+    """RoBERTa has one token type, and is given pairs like any other."""
+    encoder = tiny_text_encoder(segments=1).eval()
+    batch = text_batch([9, 7])
+    batch.segments = (torch.arange(9) > 4).long().expand(2, -1)
+    with torch.no_grad():
+        both = encoder(batch).states[-1]
+        batch.segments = None
+        torch.testing.assert_close(encoder(batch).states[-1], both, rtol=0, atol=0)

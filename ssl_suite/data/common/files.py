@@ -101,7 +101,8 @@ def _separated(path: Path, form: Form) -> Iterator[dict[str, Any]]:
             first = next((row for row in reader if row), [])
             rows, names = chain([first], reader), [str(i) for i in range(len(first))]
         if twice := next((name for name, times in Counter(names).items() if name and times > 1), None):
-            raise UserError(f"{path} has two columns {twice!r}; give each a name of its own.")
+            hint = "give each a name of its own, or, where the first row is no header, set --data.header false"
+            raise UserError(f"{path} has two columns {twice!r}; {hint}.")
         line = reader.line_num + 1 if form.header is True else 1  # where the next row begins
         for values in rows:
             if values:
@@ -126,15 +127,24 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_utf8_lines(path), 1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_once)
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number} is not JSON ({error}); mend or remove it.") from None
             yield f"line {number}", row
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises ValueError where a name is given twice, of which json would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return found
+
+
 def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
     """The entries of a file that is one list, and the place of each."""
-    scan, pieces = json.JSONDecoder().raw_decode, _pieces(path, PIECE)
+    scan, pieces = json.JSONDecoder(object_pairs_hook=_once).raw_decode, _pieces(path, PIECE)
     text, at, number = "", 0, 0
 
     def more() -> bool:

@@ -93,7 +93,7 @@ class Images(SourceData):
             **files,
         )
         if image_size is not None:
-            within("data.image_size", image_size, low=1, whole=True)
+            within("data.image_size", image_size, low=2, whole=True)
         self.input_column = column
         self.wanted_size, self.image_size = image_size, image_size or SIZE
         self.augment, self.view, self.in_memory = augment, view, in_memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,14 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import Rows
 from ssl_suite.data.speech.reading import duration
 
-BEGIN, END, LENGTH, SECONDS = ("start", "offset"), ("end",), ("duration",), ("seconds",)
-"""Columns in seconds. A `duration` counts from an `offset`; alone it says nothing about where, and is not read."""
+BEGIN, END = ("start", "offset", "begin", "start_time", "begin_time", "tmin"), ("end", "stop", "end_time", "tmax")
+LENGTH, SECONDS = ("duration",), ("seconds",)
+"""Columns in seconds, in capitals or not. A `duration` counts from an `offset`; alone it says nothing about where, and
+is not read."""
+ELSE = re.compile(
+    r"(start|begin|offset|end|stop|num|n)_?(s|sec|seconds?|ms|milliseconds?|samples?|frames?)", re.IGNORECASE
+)
+"""What other tools call such a column, in a unit of their own."""
 SLACK = 0.05
 """Seconds by which a segment may end after its file, for numbers that were rounded."""
 
@@ -49,6 +56,11 @@ def utterances(rows: Rows, media: str) -> list[Utterance]:
         UserError: a number is none, or names a part that its file does not have; names the row.
     """
     begin, end = _first(rows, BEGIN), _first(rows, END)
+    if begin is end is None and (other := next((c for c in rows.columns if ELSE.fullmatch(c)), None)):
+        raise UserError(
+            f"{rows.name}: column {other!r} seems to say which part of a file a row is; name it start and end (or "
+            "offset and duration), in seconds, or something else if it does not."
+        )
     length = _first(rows, LENGTH) if begin and end is None else None
     seconds = _first(rows, SECONDS)
     known: dict[str, float] = {}  # several segments may share a file
@@ -106,7 +118,8 @@ def names(rows: Rows, ids: list[str], found: list[Utterance]) -> list[str]:
 
 
 def _first(rows: Rows, choices: tuple[str, ...]) -> str | None:
-    return next((name for name in choices if name in rows.columns), None)
+    lower = {name.lower(): name for name in rows.columns}
+    return next((lower[name] for name in choices if name in lower), None)
 
 
 def _named(start: float, end: float) -> str:

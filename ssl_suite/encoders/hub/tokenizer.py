@@ -72,7 +72,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int, causal:
     """
     if causal:
         tokenizer = without_end(tokenizer)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,

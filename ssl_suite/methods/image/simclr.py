@@ -8,6 +8,7 @@ from lightly.models.modules import SimCLRProjectionHead
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 
@@ -42,6 +43,8 @@ class SimCLR(Method):
         self.contrast = NTXentLoss(temperature, gather_distributed=True)
 
     def step(self, batch: ImageBatch) -> StepOutput:
+        if self.training and len(batch) < 2:
+            raise UserError("SimCLR contrasts the images of a batch: data.batch_size must be at least 2.")
         features = self.encoder(batch.view(0, 1)).pooled  # (2B, D): both views in one forward, one batch-norm batch
         a, b = self.projector(features).chunk(2)
         self.contrast.gather_distributed = self.training  # ranks may validate unequal numbers of batches
