@@ -19,7 +19,7 @@ from rich.table import Table
 from side_by_side import machine, quiet
 from torch import Tensor, nn
 
-from ssl_suite.bench.runner import command
+from ssl_suite.bench.benchmark import command
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.method import Method, StepOutput

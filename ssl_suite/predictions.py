@@ -17,9 +17,9 @@ from ssl_suite.core.outcomes import gathered
 class WritePredictions(pl.Callback):
     """Writes what was predicted of each split, and what the data's leaderboard wants.
 
-    A task's own files where it has some, else one {"id", "prediction"} a row, in the order of the split; a split other
-    than test is in the file's name, so that none takes another's place. A task's answers are gathered over ranks; the
-    embeddings of a method are written to a file a rank.
+    A task's own files where it has some, else one {"id", "prediction"} a row, in the order of the split; a split that
+    was asked for and is not test is in the file's name, so that none takes another's place. A task's answers are
+    gathered over ranks; the embeddings of a method are written to a file a rank.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,6 +35,7 @@ class WritePredictions(pl.Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         data: DataModule = pl_module.data
         task = pl_module.task if isinstance(pl_module, Finetune) else None
+        plain = "test" if data.predict_split else data.predicted[0]  # which nobody had to name
         for number, split in enumerate(data.predicted):
             rows = self._rows.get(number, [])
             if task is not None:
@@ -43,12 +44,12 @@ class WritePredictions(pl.Callback):
                     continue
                 if files := task.files(rows, data, split):
                     for name, content in files.items():
-                        name = named(name, split)
+                        name = named(name, split, plain)
                         write_text(self.folder / name, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
                         print(f"{self.folder / name}: {len(content)} predictions")
                     continue
             rank = f"-rank{trainer.global_rank}" if task is None and trainer.world_size > 1 else ""
-            path = self.folder / named(f"predictions{rank}.jsonl", split)
+            path = self.folder / named(f"predictions{rank}.jsonl", split, plain)
             ids, rows = data.ids(split), sorted(rows, key=lambda row: row[0])
             answers = [data.answer(split, i, answer) for i, answer in rows]
             written = [{"id": ids[i], "prediction": answer} for (i, _), answer in zip(rows, answers, strict=True)]
@@ -59,8 +60,8 @@ class WritePredictions(pl.Callback):
                 print(f"{self.folder / sheet[0]}: for the leaderboard")
 
 
-def named(name: str, split: str) -> str:
-    """The name of a file of answers: as it is for the test split, with the split in it for another."""
+def named(name: str, split: str, plain: str) -> str:
+    """The name of a file of answers: as it is for the split `plain`, with the split in it for another."""
     stem, dot, kind = name.rpartition(".")
-    mark = split.removeprefix("test").strip("_")
+    mark = split.removeprefix(plain).strip("_")
     return f"{stem}-{mark}{dot}{kind}" if mark else name

@@ -53,7 +53,7 @@ def test_prompts_may_come_from_stdin(
         ("--temperature=-1", "temperature is -1.0, but must be a number at least 0"),
         ("--length=0", "length is 0"),
         ("--top_k=-2", "top_k is -2"),
-        ("--top_p=0", "top_p is 0.0, but must be a number at most 1 and above 0"),
+        ("--top_p=0", "top_p is 0.0, but must be a number above 0 and at most 1"),
         ("--count=0", "--count is 0"),
     ],
 )
