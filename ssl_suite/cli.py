@@ -224,7 +224,7 @@ def embed(arguments: list[str]) -> None:
     parser.add_argument("encoder", help="encoder folder or URI")
     parser.add_argument("source", help="samples:NAME, a folder, a table, or hf:NAME")
     parser.add_argument("--out", type=place, required=True, help="parquet file to write")
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", default="train", help="of the source; default: train")
     parser.add_argument("--readout", default="last", help="last, cls, mean or layer:K")
     parser.add_argument("--frames", action="store_true", help="keep the time axis: a list of embeddings a row")
     parser.add_argument("--column", help="of the input; default: text, image or audio")
@@ -237,7 +237,7 @@ def embed(arguments: list[str]) -> None:
 
     written = write_embeddings(**vars(options))
     skipped = f"; {written.skipped} unreadable samples left out" if written.skipped else ""
-    print(f"{options.out}: {written.rows} embeddings of width {written.dim}{skipped}")
+    print(f"{options.out}: {written.rows} embeddings of width {written.dim} ({options.split}){skipped}")
 
 
 def generate(arguments: list[str]) -> None:

@@ -73,7 +73,7 @@ class Work:
             if self._is_made(entry):
                 self.console.print(f"{title}: done before, kept ({folder.parent})")
             elif entry.source is not None:
-                self.console.print(f"{title}: {entry.source}")
+                self.console.print(f"{title.replace('Pretraining', 'Encoder')}: given, {entry.source}")
                 _keep(entry, folder)
             else:
                 arguments = self._pretraining(entry)

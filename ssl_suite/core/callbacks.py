@@ -71,8 +71,8 @@ class Throughput(pl.Callback):
         self.total_units += units
         if module is not None:
             module.log(f"train/{self.unit.replace('/', '_per_')}", units / seconds)
-            if self.flops and (peak := peak_flops(module.device)):
-                module.log("train/mfu", self.flops * steps / seconds / peak)
+            if self.flops and (share := utilisation(self.flops * steps / seconds, peak_flops(module.device))):
+                module.log("train/mfu", share)
 
     def state_dict(self) -> dict[str, Any]:
         return {"units": self.total_units, "seconds": self.total_seconds, "unit": self.unit, "flops": self.flops}
@@ -143,6 +143,11 @@ class WriteEncoder(pl.Callback):
         rank_zero_info(f"Encoder written to {path}")
 
 
+def utilisation(rate: float | None, peak: float | None) -> float | None:
+    """MFU; None where it is not known, as after a peak that was measured while others used the machine."""
+    return rate / peak if rate and peak and rate <= peak else None
+
+
 def provenance(trainer: pl.Trainer, module: Method) -> dict[str, Any]:
     """Where an encoder comes from: enough to make it again and to read its cost."""
     speed = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
@@ -162,7 +167,7 @@ def provenance(trainer: pl.Trainer, module: Method) -> dict[str, Any]:
         "config_hash": config_hash(module.run_config or {"method": type(module).__name__, **module.encoder.config}),
         "command": module.command,
         "metrics": metrics,
-        "mfu": rate / peak if rate and peak else None,
+        "mfu": utilisation(rate, peak),
         "machine": machine(module.device),
         "versions": versions(),
         **figures,

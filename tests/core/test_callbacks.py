@@ -22,7 +22,7 @@ from tiny import (
 )
 from torch import Tensor
 
-from ssl_suite.core.callbacks import Throughput
+from ssl_suite.core.callbacks import Throughput, utilisation
 from ssl_suite.core.encoder import batch_units
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.flops import step_flops
@@ -148,3 +148,8 @@ def test_config_hash_ignores_places_and_seeds_only() -> None:
     }
     assert config_hash(base) == config_hash(moved)
     assert config_hash(base) != config_hash({**base, "model": {"lr": 2.0}})
+
+
+def test_utilisation_is_a_share_or_unknown() -> None:
+    assert utilisation(30.0, 120.0) == 0.25
+    assert [utilisation(130.0, 120.0), utilisation(None, 120.0), utilisation(30.0, None)] == [None, None, None]
