@@ -110,6 +110,7 @@ DATA_OPTIONS = [
     ("SimCLR", *number("data.image_size", "1", f"{WHOLE} 2")),
     ("SimCLR", *number("data.batch_size", "0", f"{WHOLE} 1")),
     ("SimCLR", *number("data.batch_size", "-1", f"{WHOLE} 1")),
+    ("SimCLR", "--data.batch_size=1", "SimCLR contrasts the images of a batch: data.batch_size must be at least 2."),
     ("SimCLR", *number("data.eval_batch_size", "-3", f"{WHOLE} 1")),
     ("SimCLR", *number("data.eval_batch_size", "0", f"{WHOLE} 1")),
     ("SimCLR", *number("data.num_workers", "-1", f"{WHOLE} 0")),

@@ -63,12 +63,6 @@ def test_simclr_sends_both_views_through_in_one_forward_in_order() -> None:
     assert out.features.shape == (5, model.encoder.dim)
 
 
-def test_simclr_has_nothing_to_contrast_in_a_batch_of_one() -> None:
-    """Its loss would be 0, and its encoder would stay as it is."""
-    with pytest.raises(UserError, match=r"data\.batch_size must be at least 2"):
-        SimCLR(tiny_image_encoder()).step(image_batch(n=1))
-
-
 def test_byol_loss_is_the_squared_distance_of_unit_vectors_both_ways() -> None:
     model, batch = BYOL(tiny_image_encoder(), 16, 8), image_batch(6)
     kept: dict[str, list[Tensor]] = {"p": [], "t": []}

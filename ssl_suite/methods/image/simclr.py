@@ -42,9 +42,12 @@ class SimCLR(Method):
         self.projector = SimCLRProjectionHead(dim, dim, projection_dim, batch_norm=batch_norm)
         self.contrast = NTXentLoss(temperature, gather_distributed=True)
 
-    def step(self, batch: ImageBatch) -> StepOutput:
-        if self.training and len(batch) < 2:
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.data.batch_size < 2:
             raise UserError("SimCLR contrasts the images of a batch: data.batch_size must be at least 2.")
+
+    def step(self, batch: ImageBatch) -> StepOutput:
         features = self.encoder(batch.view(0, 1)).pooled  # (2B, D): both views in one forward, one batch-norm batch
         a, b = self.projector(features).chunk(2)
         self.contrast.gather_distributed = self.training  # ranks may validate unequal numbers of batches
