@@ -407,3 +407,4 @@ def test_saving_an_encoder_over_a_folder_of_ours_is_allowed(finished: Path, tmp_
     encoder = load_encoder(finished)
     for _ in range(2):
         save_encoder(encoder, tmp_path / "encoder")
+    assert differing(load_encoder(tmp_path / "encoder").state_dict(), encoder.state_dict()) == []
