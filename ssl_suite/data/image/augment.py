@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from ssl_suite.core.check import within
 from ssl_suite.core.random import uniform
 
 GREY = (0.299, 0.587, 0.114)
+YIQ = (GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+"""Rows: what each of luma and the two chroma axes takes of red, green and blue."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,17 @@ def crop_flip(images: Tensor, u: Tensor, tries: Tensor, view: View, size: int) -
     return F.grid_sample(source, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
 
 
+@cache
+def colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns `GREY`, `YIQ` and its inverse; put on a device once, because the host waits for each copy."""
+    with torch.inference_mode(False):
+        to = torch.tensor(YIQ, dtype=dtype)
+        return torch.tensor(GREY, dtype=dtype).to(device), to.to(device), torch.linalg.inv(to).to(device)
+
+
 def luma(x: Tensor) -> Tensor:
     """(B, 3, H, W) → (B, 1, H, W) grey."""
-    return torch.einsum("bchw,c->bhw", x, x.new_tensor(GREY))[:, None]
+    return torch.einsum("bchw,c->bhw", x, colours(x.device, x.dtype)[0])[:, None]
 
 
 def colour_jitter(x: Tensor, u: Tensor, view: View) -> Tensor:
@@ -151,10 +162,10 @@ def colour_jitter(x: Tensor, u: Tensor, view: View) -> Tensor:
 
 def rotate_hue(x: Tensor, angle: Tensor) -> Tensor:
     """Turns the chroma plane of YIQ by (B,) radians."""
-    to = x.new_tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    _, to, back = colours(x.device, x.dtype)
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3).to(x.dtype)
-    return torch.einsum("bij,bjhw->bihw", torch.linalg.inv(to) @ turn @ to, x)
+    return torch.einsum("bij,bjhw->bihw", back @ turn @ to, x)
 
 
 def blur(x: Tensor, chance: Tensor, strength: Tensor, view: View) -> Tensor:
