@@ -79,11 +79,13 @@ class ImageBatch(Batch):
 
     Attributes:
         images: (B, 3, H, W) float.
-        views: V augmented versions, each (B, 3, H, W); empty when no method asked for views.
+        views: V augmented versions, each (B, 3, H, W), of one size or of several; empty when no method asked for views.
+        cut: (B,) while `views` are only cut, in bytes, and yet to be augmented: False where even that is to be done.
     """
 
     images: Tensor
     views: tuple[Tensor, ...] = ()
+    cut: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         moved = super().to(device, non_blocking)

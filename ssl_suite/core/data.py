@@ -122,6 +122,15 @@ class DataModule(pl.LightningDataModule):
     def read(self, split: str, index: int, seed: int) -> Any:
         """Reads one item; raises BadItem naming file and row."""
 
+    def read_for_training(self, index: int, seed: int) -> Any:
+        """Reads one item of the training split for a step of training: augmented, where the user wants that."""
+        return self.read("train", index, seed)
+
+    @property
+    def augments(self) -> bool:
+        """Whether `read_for_training` differs from `read`, and from epoch to epoch."""
+        return False
+
     @abstractmethod
     def collate(self, items: list[Any]) -> Batch:
         """Makes the batch."""
@@ -215,14 +224,23 @@ class DataModule(pl.LightningDataModule):
         return self.request is None or self.request.target is None
 
     def use_features(self, encode: Callable[[Batch], Encoded], key: str) -> None:
-        """Serves `encode`'s result instead of raw inputs from now on; computed once a split."""
+        """Serves `encode`'s result instead of raw inputs from now on; computed once a split.
+
+        Raises:
+            UserError: training inputs are to be augmented, other ones each epoch.
+        """
+        if self.augments:
+            raise UserError(
+                "data.augment gives other training inputs each epoch, but a probe computes their features once; "
+                "leave it out, or take --model.mode finetune."
+            )
         self._frozen = (encode, key)
 
     def has(self, split: str) -> bool:
         return split in self.splits()
 
     def dataset(self, split: str, training: bool = False) -> Dataset[Any]:
-        return ItemDataset(self, split, run_seed(), refill=training)
+        return ItemDataset(self, split, run_seed(), training)
 
     def __getstate__(self) -> dict[str, Any]:
         """What loader processes that are not forked need: no trainer, model or features."""

@@ -53,12 +53,12 @@ class ItemDataset(Dataset[Any]):
         data: reads them.
         split: of the data.
         seed: of the run.
-        refill: whether a batch with nothing left is made of the next readable items of the split, so that every step
-            of training has a batch, on every rank, and the same one after a resume.
+        training: whether items are for steps of training. A batch with nothing left is then made of the next readable
+            items of the split, so that every step has a batch, on every rank, and the same one after a resume.
     """
 
-    def __init__(self, data: DataModule, split: str, seed: int, refill: bool) -> None:
-        self.data, self.split, self.seed, self.refill = data, split, seed, refill
+    def __init__(self, data: DataModule, split: str, seed: int, training: bool) -> None:
+        self.data, self.split, self.seed, self.training = data, split, seed, training
         self.n = data.size(split)
         data.skipped.expect(split, self.n)
 
@@ -68,7 +68,10 @@ class ItemDataset(Dataset[Any]):
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
         try:
-            return self.data.read(self.split, index, item_seed(self.seed, epoch, index))
+            seed = item_seed(self.seed, epoch, index)
+            return (
+                self.data.read_for_training(index, seed) if self.training else self.data.read(self.split, index, seed)
+            )
         except BadItem as error:
             if self.data.on_error != "skip":
                 raise
@@ -78,7 +81,7 @@ class ItemDataset(Dataset[Any]):
 
     def __getitems__(self, keys: list[Key]) -> list[Any]:
         items = [self[key] for key in keys]
-        if self.refill and all(item is None for item in items):
+        if self.training and all(item is None for item in items):
             epoch, last = keys[-1]
             following = (self[epoch, (last + step) % self.n] for step in range(1, self.n))
             items = list(islice((item for item in following if item is not None), len(keys)))

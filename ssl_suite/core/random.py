@@ -50,6 +50,13 @@ def uniform(seeds: Tensor, n: int, stream: int = 0) -> Tensor:
     return (bits >> 8).float() * 2.0**-24
 
 
+def draw(seed: int, column: int, stream: int = 0) -> float:
+    """Returns the number that `uniform` has in this column for this seed: one item's, without a tensor."""
+    key = _mix((seed + stream * 0x9E3779B1) & _MASK)
+    bits = _mix((_mix((column * 0x9E3779B1 + 1) & _MASK) + key) & _MASK)
+    return (bits >> 8) * 2.0**-24
+
+
 def seed_all(seed: int) -> None:
     """Seeds the global generators of Python, numpy and torch (all devices)."""
     random.seed(seed)

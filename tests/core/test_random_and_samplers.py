@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.random import item_seed, uniform
+from ssl_suite.core.random import draw, item_seed, uniform
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, bucketed_batches, budget_batches, plain_batches
 
 SEEDS = torch.tensor([item_seed(1, e, i) for e in range(20) for i in range(50)])
@@ -22,6 +22,11 @@ def test_rows_do_not_depend_on_their_mates_order_or_width() -> None:
     shuffle = torch.randperm(len(SEEDS))
     assert torch.equal(uniform(SEEDS[shuffle], 30), rows[shuffle])
     assert torch.equal(uniform(SEEDS[7:8], 50)[:, :30], rows[7:8])
+
+
+def test_one_items_draw_is_its_row_without_a_tensor() -> None:
+    rows = uniform(SEEDS, 12, 205)
+    assert [[draw(seed, column, 205) for column in range(12)] for seed in SEEDS.tolist()] == rows.tolist()
 
 
 def test_draws_are_uniform() -> None:

@@ -175,12 +175,9 @@ def train_views(folder: Path, **options: object) -> dict[int, tuple[Tensor, ...]
     return found
 
 
-@pytest.mark.parametrize("augment", ["batched", "pil"])
-def test_views_do_not_depend_on_the_number_of_workers(
-    augment: str, tmp_path: Path, pictures: Callable[..., Path]
-) -> None:
+def test_views_do_not_depend_on_the_number_of_workers(tmp_path: Path, pictures: Callable[..., Path]) -> None:
     folder = pictures(tmp_path, 6)
-    none, two = (train_views(folder, augment=augment, num_workers=n) for n in (0, 2))
+    none, two = (train_views(folder, num_workers=n) for n in (0, 2))
     assert none.keys() == two.keys()
     for index, views in none.items():
         for mine, other in zip(views, two[index], strict=True):

@@ -20,6 +20,8 @@ from ssl_suite.core.random import uniform
 GREY = (0.299, 0.587, 0.114)
 YIQ = (GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 """Rows: what each of luma and the two chroma axes takes of red, green and blue."""
+PLACES, TRIES = 100, 200
+"""Streams of a view's draws, to which its number is added: where and whether, and sizes of its crop."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class View:
         sigma: range of σ at a side of 224.
         solarize: probability of inverting what is brighter than one half.
         rotate: greatest rotation in degrees.
+        size: side of the result in pixels; None: `data.image_size`. Of multi-crop's views some are smaller.
     """
 
     crop: tuple[float, float] = (0.08, 1.0)
@@ -49,6 +52,7 @@ class View:
     sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
     rotate: float = 0.0
+    size: int | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("crop", 1), ("ratio", None), ("sigma", None)):
@@ -60,6 +64,8 @@ class View:
         for i, strength in enumerate(self.jitter):
             within(f"view.jitter[{i}]", strength, low=0, high=0.5 if i == 3 else None)
         within("view.rotate", self.rotate, low=0, high=180)
+        if self.size is not None:
+            within("view.size", self.size, low=2, whole=True)
 
 
 PRESETS: dict[str, tuple[View, ...]] = {
@@ -72,7 +78,7 @@ PRESETS: dict[str, tuple[View, ...]] = {
 """By the name a method asks for."""
 
 
-def augment(images: Tensor, seeds: Tensor, view: View, size: int, stream: int) -> Tensor:
+def augment(images: Tensor, seeds: Tensor, view: View, size: int, stream: int, cut: Tensor | None = None) -> Tensor:
     """Makes one view of each image.
 
     Args:
@@ -81,12 +87,13 @@ def augment(images: Tensor, seeds: Tensor, view: View, size: int, stream: int) -
         view: what to do.
         size: side of the result.
         stream: number of the view, so that two views differ.
+        cut: (B,) True where an image is the crop already; None: none is.
 
     Returns:
         (B, 3, size, size) in [0, 1].
     """
-    u = uniform(seeds, 16, stream=100 + stream)
-    x = crop_flip(images, u, uniform(seeds, 20, stream=200 + stream), view, size)
+    u = uniform(seeds, 16, PLACES + stream)
+    x = crop_flip(images, u, uniform(seeds, 20, TRIES + stream), view, size, cut)
     x = colour_jitter(x, u[:, 5:11], view)
     x = torch.where((u[:, 11] < view.grey)[:, None, None, None], luma(x).expand_as(x), x)
     if view.blur > 0:
@@ -97,7 +104,7 @@ def augment(images: Tensor, seeds: Tensor, view: View, size: int, stream: int) -
     return x
 
 
-def crop_flip(images: Tensor, u: Tensor, tries: Tensor, view: View, size: int) -> Tensor:
+def crop_flip(images: Tensor, u: Tensor, tries: Tensor, view: View, size: int, cut: Tensor | None) -> Tensor:
     """Random resized crop, flip and rotation as one affine resampling, area-averaged where it shrinks.
 
     As torchvision: of ten drawn crops (areas and ratios in `tries`, (B, 20)) the first that fits into the image.
@@ -109,6 +116,8 @@ def crop_flip(images: Tensor, u: Tensor, tries: Tensor, view: View, size: int) -
     widths, heights = (area * ratio).sqrt() / w, (area / ratio).sqrt() / h  # as shares of the sides
     first = (torch.maximum(widths, heights) <= 1 + 1e-6).int().argmax(1, keepdim=True)
     width, height = (s.gather(1, first)[:, 0].clamp(max=1.0) for s in (widths, heights))
+    if cut is not None:
+        width, height = torch.where(cut, 1.0, width), torch.where(cut, 1.0, height)
     x0, y0 = (1 - width) * (2 * u[:, 2] - 1), (1 - height) * (2 * u[:, 3] - 1)  # centre, in [-1, 1]
     sign = 1 - 2 * (u[:, 4] < view.flip).float()
     angle = (2 * u[:, 15] - 1) * math.radians(view.rotate)

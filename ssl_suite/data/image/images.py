@@ -15,24 +15,26 @@ from ssl_suite.core.batch import Batch, ImageBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.core.random import seed_all
 from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.image.augment import PRESETS, View, augment
+from ssl_suite.data.image.crop import Training, cut, fit, train_picture
 from ssl_suite.data.image.reading import list_images, load_image
 
 SIZE = 224
 """Of ImageNet's encoders, in pixels a side."""
+IN_MEMORY = 1e9
+"""Bytes of decoded images that are kept unasked."""
 
 
 @dataclass
 class Item:
-    """One image as read: uint8 (3, H, W), its views if made on the host, and where it belongs."""
+    """One image as read: uint8 (3, H, W), what its views are made of unless it is that itself, and where it belongs."""
 
     index: int
     seed: int
     image: Tensor
-    views: list[Tensor]
+    crops: list[Tensor]
     target: Tensor | None
 
 
@@ -46,11 +48,12 @@ class Images(SourceData):
         target: column of the label; a folder's subfolders are `label`.
         where: keep only rows with these values.
         labels: number of labelled training images to use.
-        augment: where views are made: `batched`, on the device, all at once; `pil`, by lightly's transforms in the
-            loader's workers.
-        view: what a view is, instead of the method's own; one for all views or one each.
+        augment: what training sees where no method makes views: `none`, images as in evaluation; `crop`, random resized
+            crops and flips; `randaugment`, those and RandAugment.
+        view: what a view is, instead of the method's own; one for all views or one each. Of `augment`: its crop, ratio
+            and flip.
         orient: turn pictures as their EXIF orientation says; otherwise they stay as they are stored.
-        in_memory: keep decoded images (uint8) in memory; None: where all of a split take less than 1 GB.
+        in_memory: keep decoded images (uint8) in memory; None: up to 1 GB of them, if there are no workers.
         batch_size: images a step and rank.
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
@@ -69,7 +72,7 @@ class Images(SourceData):
         target: str = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
-        augment: Literal["batched", "pil"] = "batched",
+        augment: Training = "none",
         view: View | list[View] | None = None,
         orient: bool = True,
         in_memory: bool | None = None,
@@ -97,87 +100,108 @@ class Images(SourceData):
         self.input_column = column
         self.wanted_size, self.image_size = image_size, image_size or SIZE
         self.augment, self.view, self.in_memory = augment, view, in_memory
+        self.views: tuple[View, ...] = ()
         self.orient = orient
-        self._decoded: dict[tuple[str, int], Tensor] = {}
+        self._kept: dict[tuple[str, int], Tensor | Image.Image] = {}
 
     def folder_reader(self) -> FolderReader:
         return list_images
 
     def prepare(self, request: Request) -> None:
         super().prepare(request)
-        self._decoded.clear()
+        self._kept.clear()
         self.image_size = self.preprocess(request)["image_size"]
         if (own := request.preprocess.get("image_size", self.image_size)) != self.image_size:
             rank_zero_warn(
                 f"data.image_size is {self.image_size}, but the encoder is of images of {own} pixels; leave it out to "
                 "take that size."
             )
-        self.views: tuple[View, ...] = ()
-        if request.views:
-            if request.views not in PRESETS:
-                raise UserError(f"No augmentation {request.views!r}.{nearest(request.views, PRESETS)}")
-            self.views = PRESETS[request.views]
-        if self.views and self.view is not None:
-            given = self.view if isinstance(self.view, list) else [self.view] * len(self.views)
-            if len(given) != len(self.views):
-                raise UserError(f"view: the method contrasts {len(self.views)} views, {len(given)} were given.")
-            self.views = tuple(given)
-        total = sum(self.size(s) for s in self.splits()) * 3 * self.image_size**2
-        self._keep = self.in_memory if self.in_memory is not None else self.num_workers == 0 and total < 1e9
+        self.views = self._views(request.views) if request.views else ()
+        self._room = float("inf") if self.in_memory else 0.0
+        if self.in_memory is None and self.num_workers == 0:
+            self._room = IN_MEMORY
+
+    def _views(self, preset: str) -> tuple[View, ...]:
+        """The views of a method, or those given instead."""
+        if preset not in PRESETS:
+            raise UserError(f"No augmentation {preset!r}.{nearest(preset, PRESETS)}")
+        if self.augments:
+            raise UserError("data.augment is for training without views; the method's own are given by data.view.")
+        views = PRESETS[preset]
+        if self.view is None:
+            return views
+        given = self.view if isinstance(self.view, list) else [self.view] * len(views)
+        if len(given) != len(views):
+            raise UserError(f"view: the method contrasts {len(views)} views, {len(given)} were given.")
+        return tuple(given)
 
     def preprocess(self, request: Request | None) -> dict[str, Any]:
         own = request.preprocess.get("image_size") if request else None
         return {"image_size": self.wanted_size or own or SIZE}
 
+    @property
+    def augments(self) -> bool:
+        return self.augment != "none"
+
     def read(self, split: str, index: int, seed: int) -> Item:
-        views: list[Tensor] = []
-        if self.views and self.augment == "pil":
-            picture = self._open(split, index)
-            views = self._pil_views(picture, seed)
+        """Views of a picture of another size are cut here, from all of it; of `image_size` they are cut by `finish`."""
+        image, crops = self._decoded(split, index), []
+        if isinstance(image, Image.Image) or any(self._side(view) != self.image_size for view in self.views):
+            picture = to_picture(image)
+            crops = [to_uint8(cut(picture, seed, v, self._side(v), n)) for n, v in enumerate(self.views)]
             image = to_uint8(fit(picture, self.image_size))
-        else:
-            image = self._pixels(split, index)
-        target = self.target(split, index) if self.has_targets(split) else None
-        return Item(index, seed, image, views, target)
+        return Item(index, seed, image, crops, self._target(split, index))
 
-    def _open(self, split: str, index: int) -> Image.Image:
-        rows = self.rows[split]
-        return load_image(rows[index][self.input_column], rows.where(index), self.orient)
+    def read_for_training(self, index: int, seed: int) -> Item:
+        if not self.augments:
+            return self.read("train", index, seed)
+        view = self.view if isinstance(self.view, View) else View()
+        picture = to_picture(self._decoded("train", index))
+        image = to_uint8(train_picture(picture, seed, self.augment, view, self.image_size))
+        return Item(index, seed, image, [], self._target("train", index))
 
-    def _pixels(self, split: str, index: int) -> Tensor:
-        if (split, index) in self._decoded:
-            return self._decoded[split, index]
-        image = to_uint8(fit(self._open(split, index), self.image_size))
-        if self._keep:
-            self._decoded[split, index] = image
-        return image
+    def _side(self, view: View) -> int:
+        return view.size or self.image_size
 
-    def _pil_views(self, picture: Image.Image, seed: int) -> list[Tensor]:
-        from ssl_suite.data.image.pil import pil_transform
+    def _target(self, split: str, index: int) -> Tensor | None:
+        return self.target(split, index) if self.has_targets(split) else None
 
-        views = []
-        for number, view in enumerate(self.views):
-            seed_all(seed + number)
-            views.append(pil_transform(view, self.image_size)(picture))
-        return views
+    def _decoded(self, split: str, index: int) -> Tensor | Image.Image:
+        """A picture at its own size; as uint8 (3, H, W) where that is `image_size`, or where nothing is cut from it."""
+        if (split, index) in self._kept:
+            return self._kept[split, index]
+        rows, size = self.rows[split], self.image_size
+        picture = load_image(rows[index][self.input_column], rows.where(index), self.orient)
+        if not self.views and not self.augments:
+            picture = fit(picture, size)
+        decoded = to_uint8(picture) if picture.size == (size, size) else picture
+        n_bytes = picture.width * picture.height * (3 if isinstance(decoded, Tensor) else 4)  # PIL pads to 4
+        if n_bytes <= self._room:
+            self._kept[split, index] = decoded
+            self._room -= n_bytes
+        return decoded
 
     def collate(self, items: list[Item]) -> ImageBatch:
-        views = tuple(torch.stack(v) for v in zip(*(i.views for i in items), strict=True))
+        crops = [item.crops or [item.image] * len(self.views) for item in items]
+        some = any(item.crops for item in items)
         return ImageBatch(
             torch.tensor([i.index for i in items]),
             torch.tensor([i.seed for i in items]),
             None if items[0].target is None else torch.stack([i.target for i in items if i.target is not None]),
             torch.stack([i.image for i in items]),
-            views,
+            tuple(torch.stack(view) for view in zip(*crops, strict=True)) if some else (),
+            torch.tensor([bool(item.crops) for item in items]) if some else None,
         )
 
     def finish(self, batch: Batch) -> Batch:
-        """uint8 → [0, 1], and the batched views."""
+        """uint8 → [0, 1], and the views."""
         if not isinstance(batch, ImageBatch):
             return batch
-        images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
-        views = batch.views or tuple(
-            augment(images, batch.seed, view, self.image_size, number) for number, view in enumerate(self.views)
+        images = unit(batch.images)
+        sources = [images] * len(self.views) if batch.cut is None else [unit(crops) for crops in batch.views]
+        views = tuple(
+            augment(source, batch.seed, view, self._side(view), number, batch.cut)
+            for number, (source, view) in enumerate(zip(sources, self.views, strict=True))
         )
         return ImageBatch(batch.index, batch.seed, batch.target, images, views)
 
@@ -185,17 +209,16 @@ class Images(SourceData):
         return f"{super().fingerprint(split)}|{self.image_size}|{self.orient}"
 
 
-def fit(picture: Image.Image, size: int) -> Image.Image:
-    """Resizes the shorter side to `size` and cuts the centre."""
-    w, h = picture.size
-    if (w, h) == (size, size):
-        return picture
-    scale = size / min(w, h)
-    picture = picture.resize((max(size, round(w * scale)), max(size, round(h * scale))), Image.Resampling.BICUBIC)
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return picture.crop((left, top, left + size, top + size))
+def unit(images: Tensor) -> Tensor:
+    """uint8 → float in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def to_uint8(picture: Image.Image) -> Tensor:
     """PIL → (3, H, W) uint8."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def to_picture(image: Tensor | Image.Image) -> Image.Image:
+    """The opposite; a picture stays one."""
+    return Image.fromarray(image.permute(1, 2, 0).numpy()) if isinstance(image, Tensor) else image
