@@ -99,7 +99,7 @@ def apc(args: argparse.Namespace) -> Case:
         encoder, clock = plain.encoder.train(), Clock()
         for _, batch in zip(range(WARM_UP + steps), cycle(loader), strict=False):
             frames, mask = encoder.frontend(batch)
-            output = encoder.encode_frames(frames, mask)[-1]
+            output = encoder.contextualise(encoder.enter(frames, mask)).states[-1]
             error = (plain.predict(output[:, :-5]) - frames[:, 5:]).abs().mean(-1)[mask[:, 5:]]
             optimizer.zero_grad()
             error.mean().backward()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_suite.core.checkpoint import check_finite
 from ssl_suite.core.data import run_seed
-from ssl_suite.core.encoder import batch_units
+from ssl_suite.core.encoder import Encoder, batch_units
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import check_target, replacing
 from ssl_suite.core.flops import peak_flops, step_flops
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 class Throughput(pl.Callback):
     """Logs speed in the modality's own unit and the model FLOPs utilisation (PaLM, arXiv:2204.02311, appendix B).
 
-    Units are summed on the device and read only when a log is due; time spent in validation does not count.
+    Units are summed on the device and read only when a log is due. Loading and augmentation count from the second batch
+    on; time spent in validation does not.
     """
 
     def __init__(self) -> None:
         self.unit = ""
         self.total_units = 0.0
         self.total_seconds = 0.0
+        self.total_batches = 0
         self.flops: float | None = None
         self._since = 0.0
         self._units: Tensor | float = 0.0
@@ -57,16 +59,18 @@ class Throughput(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._since and not trainer.sanity_checking:
             self._close(pl_module)
+            self._since = 0.0
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._since:
             self._close(None)
 
     def _close(self, module: Any) -> None:
-        seconds, units, steps = time.perf_counter() - self._since, float(self._units), self._steps
-        self._since, self._units, self._steps = 0.0, 0.0, 0
+        units, steps, now = float(self._units), self._steps, time.perf_counter()
+        seconds, self._since, self._units, self._steps = now - self._since, now, 0.0, 0
         if not steps:
             return
+        self.total_batches += steps
         self.total_seconds += seconds
         self.total_units += units
         if module is not None:
@@ -75,23 +79,27 @@ class Throughput(pl.Callback):
                 module.log("train/mfu", share)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"units": self.total_units, "seconds": self.total_seconds, "unit": self.unit, "flops": self.flops}
+        return {
+            "units": self.total_units,
+            "seconds": self.total_seconds,
+            "batches": self.total_batches,
+            "unit": self.unit,
+            "flops": self.flops,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Figures are those of the whole run, over all its resumes."""
         self.total_units, self.total_seconds = state_dict["units"], state_dict["seconds"]
-        self.unit, self.flops = state_dict["unit"], state_dict["flops"]
+        self.total_batches, self.unit, self.flops = (state_dict[k] for k in ("batches", "unit", "flops"))
 
     def summary(self, device: torch.device) -> dict[str, Any]:
         """Figures of the whole run, for its provenance."""
         seconds = max(self.total_seconds, 1e-9)
-        steps_flops = self.flops or 0.0
-        peak = peak_flops(device)
+        flops = self.flops * self.total_batches if self.flops else None
         return {
             "throughput": {"value": self.total_units / seconds, "unit": self.unit},
             "seconds": self.total_seconds,
-            "step_flops": steps_flops or None,
-            "peak_flops": peak,
+            "mfu": utilisation(flops / seconds if flops else None, peak_flops(device)),
         }
 
 
@@ -122,14 +130,17 @@ class WriteEncoder(pl.Callback):
         self._written = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        check_target(pl_module.folder / "encoder", is_encoder_folder)
+        for folder in pl_module.exported:
+            check_target(pl_module.folder / folder, is_encoder_folder)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         check_finite(trainer, pl_module)
-        pl_module.encoder.heads, weights = pl_module.head_weights(), stored_weights(pl_module.encoder)
-        self.write(trainer, pl_module, weights)
+        pl_module.watched.heads = pl_module.head_weights()
+        for folder, module in pl_module.exported.items():
+            encoder = pl_module.get_submodule(module)
+            self.write(trainer, pl_module, encoder, folder, stored_weights(encoder))
         self._written = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -138,8 +149,10 @@ class WriteEncoder(pl.Callback):
             self.on_train_end(trainer, pl_module)
 
     @rank_zero_only
-    def write(self, trainer: pl.Trainer, module: Method, weights: dict[str, Tensor]) -> None:
-        path = save_encoder(module.encoder, module.folder / "encoder", provenance(trainer, module), weights)
+    def write(
+        self, trainer: pl.Trainer, module: Method, encoder: Encoder, folder: str, weights: dict[str, Tensor]
+    ) -> None:
+        path = save_encoder(encoder, module.folder / folder, provenance(trainer, module, encoder), weights)
         rank_zero_info(f"Encoder written to {path}")
 
 
@@ -148,26 +161,22 @@ def utilisation(rate: float | None, peak: float | None) -> float | None:
     return rate / peak if rate and peak and rate <= peak else None
 
 
-def provenance(trainer: pl.Trainer, module: Method) -> dict[str, Any]:
+def provenance(trainer: pl.Trainer, module: Method, encoder: Encoder) -> dict[str, Any]:
     """Where an encoder comes from: enough to make it again and to read its cost."""
     speed = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
     figures = speed.summary(module.device) if speed else {}
-    steps = trainer.global_step
-    flops, peak = figures.pop("step_flops", None), figures.pop("peak_flops", None)
-    rate = steps * flops / figures["seconds"] if flops and figures.get("seconds") else None
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     return {
         "method": type(module).__name__,
-        "encoder": type(module.encoder).__name__,
-        "modality": module.encoder.modality,
+        "encoder": type(encoder).__name__,
+        "modality": encoder.modality,
         "data": module.data.source_name,
         "seed": run_seed(),
-        "steps": steps,
-        "parameters": module.encoder.num_parameters(),
-        "config_hash": config_hash(module.run_config or {"method": type(module).__name__, **module.encoder.config}),
+        "steps": trainer.global_step,
+        "parameters": encoder.num_parameters(),
+        "config_hash": config_hash(module.run_config or {"method": type(module).__name__, **encoder.config}),
         "command": module.command,
         "metrics": metrics,
-        "mfu": utilisation(rate, peak),
         "machine": machine(module.device),
         "versions": versions(),
         **figures,

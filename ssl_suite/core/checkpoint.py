@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -85,9 +85,11 @@ def read_checkpoint(path: Path, weights: bool = True) -> dict[str, Any]:
     return checkpoint
 
 
-def describe(encoder: Encoder, heads: tuple[str, ...], provenance: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its encoder beside the weights, so that `encoder_of` can make it again."""
+def describe(model: nn.Module, module: str, heads: tuple[str, ...], provenance: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the encoder in `module` beside its weights, so that `encoder_of` can make it again."""
+    encoder = cast(Encoder, model.get_submodule(module))
     return {
+        "module": module,
         "class": type(encoder).__name__,
         "arguments": encoder.config,
         "preprocess": encoder.preprocess,
@@ -108,12 +110,12 @@ def encoder_of(path: Path) -> Encoder:
         raise UserError(f"{path} does not say what its encoder is; take an encoder folder.")
     made_by, state = checkpoint["encoder"], checkpoint["state_dict"]
     encoder = encoder_class(made_by["class"])(**made_by["arguments"])
-    weights = {n.removeprefix("encoder."): t.clone() for n, t in state.items() if n.startswith("encoder.")}
-    load_strictly(encoder, weights, str(path))
+    stem = f"{made_by['module']}."
+    own = {name.removeprefix(stem): tensor for name, tensor in state.items() if name.startswith(stem)}
+    load_strictly(encoder, {name: tensor.clone() for name, tensor in own.items()}, str(path))
     encoder.tokenizer, encoder.preprocess = tokenizer_of(checkpoint), made_by["preprocess"]
     heads = {n: t for n, t in state.items() if n.partition(".")[0] in made_by["heads"]}
-    own = [t for n, t in state.items() if n.startswith("encoder.")]
-    encoder.heads = {name: tensor.clone() for name, tensor in untied(heads, own).items()}
+    encoder.heads = {name: tensor.clone() for name, tensor in untied(heads, own.values()).items()}
     return encoder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,16 +34,32 @@ def batches_done(trainer: pl.Trainer) -> int:
 
 
 class Loader:
-    """A DataLoader that Lightning takes as it is: our samplers already know ranks, epochs and where to resume."""
+    """A DataLoader that Lightning takes as it is: our samplers already know ranks, epochs and where to resume.
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.loader = loader
+    Args:
+        loader: of batches, None where all items of one were unreadable.
+        together: batches that share an optimizer step; all of them are read before the first is given.
+
+    Attributes:
+        following: those after the batch given last that share its optimizer step.
+    """
+
+    def __init__(self, loader: DataLoader[Any], together: int = 1) -> None:
+        self.loader, self.together = loader, together
+        self.following: list[Any] = []
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         """A generator, because Lightning asks for an iterator before it restores where the run stood."""
+        batches = self._batches()
+        while window := list(itertools.islice(batches, self.together)):
+            for i, batch in enumerate(window, 1):
+                self.following = window[i:]
+                yield batch
+
+    def _batches(self) -> Iterator[Any]:
         found = empty = 0
         try:
             for batch in self.loader:
@@ -103,6 +120,7 @@ class DataModule(pl.LightningDataModule):
         self.skipped = Skipped()
         self._features: dict[tuple[str, str], Features] = {}
         self._frozen: tuple[Callable[[Batch], Encoded], str] | None = None
+        self._training: Loader | None = None
 
     # What a subclass gives -------------------------------------------------------------------------------------
 
@@ -244,7 +262,7 @@ class DataModule(pl.LightningDataModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """What loader processes that are not forked need: no trainer, model or features."""
-        return self.__dict__ | {"trainer": None, "_frozen": None, "_features": {}}
+        return self.__dict__ | {"trainer": None, "_frozen": None, "_features": {}, "_training": None}
 
     def features(self, split: str) -> Features:
         """The frozen features of a split with its targets."""
@@ -282,7 +300,14 @@ class DataModule(pl.LightningDataModule):
         sampler = EpochSampler(batches, self._position, rank, world, self._limit(len(batches(0)) // world))
         if features is not None:
             return self._loader(sampler, features, True)
-        return self._loader(sampler, self.dataset("train", training=True), False)
+        together = self.trainer.accumulate_grad_batches if self.trainer else 1
+        self._training = self._loader(sampler, self.dataset("train", training=True), False, together)
+        return self._training
+
+    @property
+    def following(self) -> list[Any]:
+        """Training batches, on the host, that come after the present one and share its optimizer step."""
+        return self._training.following if self._training else []
 
     def parts(self, kind: str) -> list[str]:
         """A split and what a task has beside it: of MNLI, `validation` and `validation_mismatched`."""
@@ -339,7 +364,7 @@ class DataModule(pl.LightningDataModule):
         sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), *place, self.eval_budget)
         return self._loader(sampler, self.dataset(split), False)
 
-    def _loader(self, sampler: Any, dataset: Dataset[Any], ready: bool) -> Loader:
+    def _loader(self, sampler: Any, dataset: Dataset[Any], ready: bool, together: int = 1) -> Loader:
         workers = 0 if ready else self.num_workers
         loader = DataLoader(
             dataset,
@@ -351,7 +376,7 @@ class DataModule(pl.LightningDataModule):
             generator=torch.Generator(),  # workers take no number from the run's own stream
             worker_init_fn=heed_the_run_alone,
         )
-        return Loader(loader)
+        return Loader(loader, together)
 
     @property
     def _process(self) -> tuple[int, int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +20,70 @@ Modality = Literal["text", "image", "speech"]
 
 
 @dataclass(eq=False)
+class Tokens:
+    """An input position by position, as an encoder's trunk reads it; a method may keep some or replace some.
+
+    Attributes:
+        values: (B, T, E), absolute positions added; relative ones are the trunk's, so that what is dropped or replaced
+            does not shine through its neighbours.
+        mask: (B, T) True = real.
+        prefix: (B, P, E) class and register tokens, which stand apart and are always kept; None where there are none.
+        places: (B, T) of a subset, where in the whole each token stands; None for the whole.
+        length: positions of the whole.
+        grid: rows and columns of an image's whole, which lies row by row; None for a sequence.
+        documents: (B, T) which document of its row a token of packed text belongs to.
+        dense: no False in `mask`; known on the host, so that attention needs no mask.
+    """
+
+    values: Tensor
+    mask: Tensor
+    prefix: Tensor | None = None
+    places: Tensor | None = None
+    grid: tuple[int, int] | None = None
+    documents: Tensor | None = None
+    dense: bool = False
+    length: int = 0
+
+    def __post_init__(self) -> None:
+        self.length = self.length or self.values.shape[1]
+
+    def keep(self, places: Tensor, mask: Tensor | None = None) -> Tokens:
+        """Returns the tokens at some places alone, of M selections an item.
+
+        Args:
+            places: (M·B, K), the M selections of an item one after the other, each ascending.
+            mask: (M·B, K) False where a row has fewer than K; None where none has.
+
+        Returns:
+            Tokens (M·B, K, E).
+        """
+        if self.places is not None:
+            raise ValueError("these tokens are a subset already")
+        times = len(places) // len(self.values)
+        row = torch.arange(len(places), device=places.device)[:, None] // times  # (M·B, 1)
+        real = self.mask[row, places]
+        return changed(
+            self,
+            values=self.values[row, places],
+            mask=real if mask is None else real & mask,
+            prefix=None if self.prefix is None else self.prefix[row[:, 0]],
+            places=places,
+            documents=None if self.documents is None else self.documents[row, places],
+            dense=self.dense and mask is None,
+        )
+
+    def replace(self, where: Tensor, by: Tensor) -> Tokens:
+        """Returns these tokens with `by`, (E,) or (B, T, E), wherever (B, T) `where` is True."""
+        return changed(self, values=torch.where(where[..., None], by.to(self.values.dtype), self.values))
+
+    def whole(self, reader: str) -> Tokens:
+        """Returns them as they are; raises UserError where some were left out, which `reader` cannot do without."""
+        if self.places is not None:
+            raise UserError(f"{reader} reads every position; it cannot encode the visible ones alone.")
+        return self
+
+
+@dataclass(eq=False)
 class Encoded:
     """What an encoder returns.
 
@@ -27,25 +93,31 @@ class Encoded:
         pooled: (B, D), the encoder's own summary of the sequence.
         means: (B, D) for each state, what stands for its mean over time where its positions average to nothing, because
             each input was normalised along them; None: their mean is meant.
+        prefix: (B, P, D) output of class and register tokens; None where there are none.
+        losses: of the encoder itself, by name, to be added to a model's own (the balance of a mixture of experts).
     """
 
-    states: tuple[Tensor, ...]
+    states: Sequence[Tensor]
     mask: Tensor
     pooled: Tensor
     means: tuple[Tensor, ...] | None = None
+    prefix: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Encoder(nn.Module):
-    """Base of all encoders.
+    """Base of all encoders: `embed` makes tokens of a batch, `contextualise` runs the trunk on them.
 
     A subclass takes plain values (numbers, strings, lists) in its constructor: they are kept in `config`, written to
     `config.json` beside the weights, and are all that is needed to build it again.
 
     Attributes:
         modality: which batch it reads.
-        dim: D, the width of every state.
+        dim: D, the width of the output.
         num_states: how many states `forward` returns.
         stride: input units per state along T (samples for speech, pixels for images, tokens for text).
+        widths: of each state; all are D but in networks of stages.
+        class_token: whether a position summarises the others: the first of the prefix, else of the sequence.
         longest: most tokens it reads; None for any number.
         tokenizer: for text, the tokenizer its ids come from.
         heads: weights of the pretraining head(s) that belong to it, kept beside it in its folder; see `Method.heads`.
@@ -60,6 +132,7 @@ class Encoder(nn.Module):
     dim: int
     num_states: int
     stride: int = 1
+    class_token: bool = False
     longest: int | None = None
     tokenizer: Any = None
     heads: dict[str, Tensor]
@@ -87,8 +160,20 @@ class Encoder(nn.Module):
         return self
 
     @abstractmethod
+    def embed(self, batch: Any) -> Tokens:
+        """A batch of this encoder's modality → what its trunk reads."""
+
+    @abstractmethod
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        """Runs the trunk on all tokens, or on a subset of them at the cost of that subset."""
+
     def forward(self, batch: Any) -> Encoded:
         """Encodes a batch of this encoder's modality."""
+        return self.contextualise(self.embed(batch))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.dim,) * self.num_states
 
     def output_at(self, batch: Any, at: tuple[Tensor, ...]) -> Tensor:
         """Returns the output (M, D) at the places `at`, from `nonzero(as_tuple=True)`; cheaper if overridden."""
@@ -106,6 +191,10 @@ class Encoder(nn.Module):
 
     def blocks(self) -> list[nn.Module]:
         """Parts that run through their own `forward`, compiled and sharded one by one; default: none."""
+        return []
+
+    def feed_forwards(self) -> list[nn.Module]:
+        """Of each block the part whose output is added last; see `core.outputs`. Default: none."""
         return []
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

@@ -89,7 +89,7 @@ def compute(batches: Iterable[Batch], encode: Callable[[Batch], Encoded]) -> dic
     pieces, index = [], []
     for batch in batches:
         encoded = encode(batch)
-        states = torch.stack(encoded.states, 2).float().cpu()  # (B, T, S, D)
+        states = torch.stack(list(encoded.states), 2).float().cpu()  # (B, T, S, D)
         pieces += [state[keep] for state, keep in zip(states, encoded.mask.cpu(), strict=True)]
         index.append(batch.index.cpu())
     if not pieces:

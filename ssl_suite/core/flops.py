@@ -31,7 +31,7 @@ def step_flops(module: Any, batch: Any) -> float | None:
     weights = [p for p in module.parameters() if p.requires_grad]
     precision = module.trainer.precision_plugin.forward_context()
     with contextlib.suppress(NotImplementedError), precision, counter:
-        torch.autograd.grad(module.step(batch).loss, weights, allow_unused=True)
+        torch.autograd.grad(module.step(batch).total(), weights, allow_unused=True)
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             buffer.copy_(kept[name])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from ssl_suite.core.batch import Batch
 from ssl_suite.core.collapse import collapse_signs
 from ssl_suite.core.data import Request
-from ssl_suite.core.ema import cosine_momentum, update_teacher
+from ssl_suite.core.ema import Ramp, update_teacher
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.folder import load_encoder, load_strictly, untied
 from ssl_suite.core.module import TrainModule, detached
@@ -24,30 +26,71 @@ from ssl_suite.core.task import TargetKind
 
 
 @dataclass(eq=False)
+class Term:
+    """A part of a loss, or a figure to log: a sum, and over how many.
+
+    Attributes:
+        sum: scalar, over what counts in a batch.
+        count: how many that is (tokens, frames, items).
+        scale: factor of the term in the loss.
+    """
+
+    sum: Tensor
+    count: Tensor | float
+    scale: float = 1.0
+
+    @property
+    def mean(self) -> Tensor:
+        """Sum / count; 0 where nothing counts."""
+        return self.over(self.count)
+
+    def over(self, total: Tensor | float) -> Tensor:
+        return self.sum / (total.clamp(min=1) if isinstance(total, Tensor) else max(1, total))
+
+
+@dataclass(eq=False)
 class StepOutput:
     """What a step returns; the base class does the rest.
 
+    Validation figures, and the gradient over accumulated batches and ranks, are those of Σ sum / Σ count of each term.
+
     Attributes:
-        loss: scalar, differentiated.
-        logs: more scalars to log under `train/` or `val/`.
+        loss: a term, several by name, or a scalar: the mean over a batch whose items cannot be told apart (contrast).
+        logs: more to log under `train/` or `val/`; a scalar is a mean over the items of the batch.
         features: (N, D) of the encoder, for the collapse signs and the online probe.
-        weight: what the loss is a mean over (tokens, frames), where that differs from batch to batch: validation loss
-            and the gradient over accumulated batches and ranks are those of Σ weight·loss / Σ weight.
-        weights: the same for those of `logs` that are means over something else.
     """
 
-    loss: Tensor
-    logs: dict[str, Tensor] = field(default_factory=dict)
+    loss: Tensor | Term | dict[str, Term]
+    logs: dict[str, Tensor | Term] = field(default_factory=dict)
     features: Tensor | None = None
-    weight: Tensor | float | None = None
-    weights: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """The terms by name; none for a scalar."""
+        if isinstance(self.loss, Tensor):
+            return {}
+        return {"loss": self.loss} if isinstance(self.loss, Term) else self.loss
+
+    def total(self, counts: Mapping[str, Tensor | float] | None = None) -> Tensor:
+        """The loss, each term over its own count, or over the one given for it."""
+        if isinstance(self.loss, Tensor):
+            return self.loss
+        means = (
+            term.over(term.count if counts is None else counts[name]) * term.scale for name, term in self.terms.items()
+        )
+        return functools.reduce(operator.add, means)
+
+    def figures(self) -> dict[str, Tensor | Term]:
+        """What is logged beside the loss."""
+        return (self.loss if isinstance(self.loss, dict) else {}) | self.logs
 
 
 class Method(TrainModule):
     """Base of all pretraining methods.
 
-    The base owns logging, parameter groups, optimizer and schedule, the teacher's moving average, collapse signs,
-    throughput and writing the encoder folder. A method overrides `step`, and where it must one more hook.
+    The base owns logging, parameter groups, optimizer and schedules, the teacher's moving average, collapse signs,
+    throughput and writing the encoder folder. A method overrides `step`, and where it must one more hook. What it
+    remembers from step to step (a queue, a centre) is a persistent buffer: a checkpoint keeps it, all ranks share it.
 
     Args:
         encoder: an encoder, or where to start from: an encoder folder or URI.
@@ -57,8 +100,11 @@ class Method(TrainModule):
     views: ClassVar[str | None] = None
     """Name of the augmentation whose views the data module shall make."""
 
-    momentum: tuple[float, float] = (0.996, 1.0)
-    """Of the teacher, at the first and the last step."""
+    momentum: Ramp = Ramp(0.996, 1.0)
+    """Of the teacher, over the optimizer steps."""
+
+    exported: ClassVar[Mapping[str, str]] = {"encoder": "encoder"}
+    """Folder → module that is written there; the first is also what probes, kNN and `predict` look at."""
 
     watch: TargetKind | None = None
     """Labels a callback looks at, never the method."""
@@ -75,12 +121,29 @@ class Method(TrainModule):
     def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
         super().__init__(optim)
         self.encoder = load_encoder(encoder)
-        self._counted: Tensor | None = None
-        """Σ weight since the last optimizer step, on this rank."""
+        self._totals: dict[str, Tensor] = {}
+        """Σ count of each term over the batches and ranks that share the present optimizer step."""
+        self._scales: dict[str, float] = {}
+        """Of the terms of a loss of several."""
 
     @abstractmethod
     def step(self, batch: Any) -> StepOutput:
         """Computes the loss of a batch; pure: no trainer, no logging."""
+
+    def counts(self, batch: Any) -> Mapping[str, Tensor | float]:
+        """What the terms of `step` count in a batch; override where the batch alone tells, which is cheaper.
+
+        Asked when several batches share an optimizer step: their terms are divided by what all of them count.
+        """
+        return {name: term.count for name, term in self.step(batch).terms.items()}
+
+    def after_step(self) -> None:
+        """Called after each optimizer step and its teachers' update: moves a queue, a centre, a codebook."""
+
+    @property
+    def watched(self) -> Encoder:
+        """The encoder that probes, kNN and `predict` look at."""
+        return cast(Encoder, self.get_submodule(self.kept_encoder))
 
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(online, teacher) pairs; each teacher follows its online module after every optimizer step."""
@@ -104,6 +167,10 @@ class Method(TrainModule):
         kept = untied(named, self.encoder.state_dict(keep_vars=True).values())
         return {name: whole(tensor) for name, tensor in kept.items()}
 
+    @property
+    def kept_encoder(self) -> str:
+        return next(iter(self.exported.values()))
+
     def kept_heads(self) -> tuple[str, ...]:
         return self.heads
 
@@ -124,23 +191,26 @@ class Method(TrainModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.data.serve(request := self.request())
-        self.encoder.preprocess = self.encoder.preprocess | self.data.preprocess(request)
-        if self.encoder.modality == "text":
-            self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
+        for encoder in self.modules():
+            if isinstance(encoder, Encoder):
+                encoder.preprocess = self.encoder.preprocess | self.data.preprocess(request)
+                if encoder.modality == "text":
+                    encoder.tokenizer = getattr(self.data, "tokenizer", None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | None]:
         out = self.step(batch)
-        values = {"loss": out.loss, **out.logs}
+        own = out.total()
+        values = {"loss": own, **{name: mean_of(value) for name, value in out.figures().items()}}
         if self.perplexity:
             values["perplexity"] = values[self.likelihood].exp()
         if self.logging_now and out.features is not None:
             values |= collapse_signs(out.features)
         self.log_scalars("train", detached(values), batch, bar=("loss",))
-        loss = out.loss
-        if out.weight is not None and self._micro_batches > 1:
-            weight = torch.as_tensor(out.weight, dtype=torch.float32, device=loss.device)
-            self._counted = weight if self._counted is None else self._counted + weight
-            loss = loss * weight
+        loss = own
+        if self._micro_batches > 1 and out.terms:
+            if batch_idx % self.trainer.accumulate_grad_batches == 0 or not self._totals:
+                self._totals = self._count(out)
+            loss = self._micro_batches * out.total(self._totals)  # Lightning and DDP divide by their number again
         return {"loss": loss, "features": None if out.features is None else out.features.detach()}
 
     @property
@@ -148,35 +218,46 @@ class Method(TrainModule):
         """Batches that share an optimizer step, over ranks and accumulation."""
         return self.trainer.world_size * self.trainer.accumulate_grad_batches
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Turns the plain mean that Lightning and DDP took of Σ loss into Σ loss / Σ weight, before clipping."""
-        if self._counted is None:
-            return
-        total = self.trainer.strategy.reduce(self._counted, reduce_op="sum")
-        for p in self.parameters():
-            if p.grad is not None:
-                p.grad *= self._micro_batches / total.clamp(min=1)
-        self._counted = None
+    @torch.no_grad()
+    def _count(self, out: StepOutput) -> dict[str, Tensor]:
+        """Σ count of each term over this batch, those that follow in its optimizer step, and all ranks."""
+        counts: list[Mapping[str, Tensor | float]] = [{name: term.count for name, term in out.terms.items()}]
+        counts += [self.counts(self.data.finish(batch.to(self.device))) for batch in self.data.following]
+        columns = [[torch.as_tensor(c[name], device=self.device).float() for c in counts] for name in counts[0]]
+        sums = torch.stack([torch.stack(column).sum() for column in columns])
+        total = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return dict(zip(counts[0], total.unbind(), strict=True))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         out = self.step(batch)
-        weight = len(batch) if out.weight is None else out.weight
-        for name, value in {"loss": out.loss, **out.logs}.items():
-            self.log_mean(f"val/{name}", value, out.weights.get(name, weight), bar=name == "loss")
+        for name, value in out.figures().items():
+            self._log_validation(name, value, len(batch))
+        if isinstance(out.loss, dict):
+            self._scales = {name: term.scale for name, term in out.loss.items()}
+        else:
+            self._log_validation("loss", out.loss, len(batch))
+
+    def _log_validation(self, name: str, value: Tensor | Term, items: int) -> None:
+        weight = value.count if isinstance(value, Term) else items
+        self.log_mean(f"val/{name}", mean_of(value), weight, bar=name == "loss")
 
     def on_validation_epoch_end(self) -> None:
+        figures = self.trainer.callback_metrics
+        if self._scales:
+            total = sum(scale * figures[f"val/{name}"] for name, scale in self._scales.items())
+            self.log("val/loss", total, prog_bar=True)
         if self.perplexity:  # of the mean over all tokens; a mean of the batches' exponentials would be greater
-            self.log("val/perplexity", self.trainer.callback_metrics[f"val/{self.likelihood}"].exp())
+            self.log("val/perplexity", figures[f"val/{self.likelihood}"].exp())
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         """Steps, then moves the teachers: once an optimizer step, from the new weights."""
-        step = self.trainer.global_step
+        step, steps = self.trainer.global_step, int(self.trainer.estimated_stepping_batches)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        momentum = cosine_momentum(step, int(self.trainer.estimated_stepping_batches), *self.momentum)
         for online, teacher in self.teacher_pairs():
-            update_teacher(online, teacher, momentum)
+            update_teacher(online, teacher, self.momentum.at(step, steps))
+        self.after_step()
 
     def configure_callbacks(self) -> list[pl.Callback]:
         from ssl_suite.core.callbacks import WriteEncoder
@@ -186,4 +267,8 @@ class Method(TrainModule):
     @torch.no_grad()
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(B, D) embeddings."""
-        return self.encoder(batch).pooled
+        return self.watched(batch).pooled
+
+
+def mean_of(value: Tensor | Term) -> Tensor:
+    return value.mean if isinstance(value, Term) else value

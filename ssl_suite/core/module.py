@@ -126,6 +126,11 @@ class TrainModule(pl.LightningModule):
             rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups if not group.get("constant_lr")]
             self.log("train/lr", max(rates))
 
+    @property
+    def kept_encoder(self) -> str:
+        """Module that a checkpoint gives as the encoder of this run."""
+        return "encoder"
+
     def kept_heads(self) -> tuple[str, ...]:
         """Modules whose weights belong to the encoder wherever it is kept."""
         return ()
@@ -138,7 +143,7 @@ class TrainModule(pl.LightningModule):
         """
         check_finite(self.trainer, self)
         origin = {"method": type(self).__name__, "data": self.data.source_name, "steps": self.trainer.global_step}
-        checkpoint["encoder"] = describe(self.encoder, self.kept_heads(), origin)
+        checkpoint["encoder"] = describe(self, self.kept_encoder, self.kept_heads(), origin)
         if self.trainer.state.fn == TrainerFn.FITTING:
             checkpoint |= {"settings": settings(self), "position": position(self.trainer)}
 

@@ -45,7 +45,7 @@ class OnlineProbe(Watcher):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         classes, device = len(pl_module.data.labels), pl_module.device
         with torch.random.fork_rng():  # its initial weights take no number from the run
-            self.head = nn.Linear(pl_module.encoder.dim, classes).to(device)
+            self.head = nn.Linear(pl_module.watched.dim, classes).to(device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), self.lr)
         if self._saved is not None:
             self.head.load_state_dict(self._saved["head"])
@@ -76,7 +76,7 @@ class OnlineProbe(Watcher):
     ) -> None:
         if self.head is None or batch.target is None:
             return
-        logits = self.head(pl_module.encoder(batch).pooled.float())
+        logits = self.head(pl_module.watched(batch).pooled.float())
         pl_module.log("online/val_accuracy", accuracy(logits, batch.target), batch_size=len(batch), sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class KNN(Watcher):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or (trainer.current_epoch + 1) % self.every:
             return
-        encoder, data = pl_module.encoder, pl_module.data
+        encoder, data = pl_module.watched, pl_module.data
         training = encoder.training
         encoder.eval()
         bank, labels = (_of_all_ranks(part) for part in self._embed(encoder, data, "train", pl_module.device))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.check import within
-from ssl_suite.core.encoder import Encoded, Encoder
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.folder import schemes
 
@@ -18,6 +21,9 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 class ImageEncoder(Encoder):
     """A backbone by its timm name.
+
+    A vision transformer's tokens are patches, its states those after each block, and any of its patches may be left
+    out. Every other backbone's tokens are pixels, its states those after each stage, on the grid of the last.
 
     Args:
         name: of the backbone, as in `timm.list_models()`; with a tag (`resnet50.tv_in1k`), of certain weights.
@@ -74,39 +80,81 @@ class ImageEncoder(Encoder):
             self.config[key] = values
         self.memory_format = fastest_format(self.net)
         self.channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
-        self.dim, self.num_states = getattr(self.net, "head_hidden_size", None) or self.net.num_features, 1
-        self.stride = 1 if small_images else stride_of(self.net)
+        self.dim = getattr(self.net, "head_hidden_size", None) or self.net.num_features
+        self.is_transformer = isinstance(self.net, vision_transformer())
+        self.class_token = getattr(self.net, "cls_token", None) is not None
+        self.stages = [] if self.is_transformer else stages_of(self.net)
+        self.num_states = len(self.net.blocks) + 1 if self.is_transformer else len(self.stages) + 1
+        self.stride = stride_of(self.net) // (4 if small_images else 1)  # a stem that halves twice is replaced
         self.config["pretrained"] = False  # a folder brings its own weights
         if pretrained or image_size is not None:
             self.preprocess["image_size"] = image_size or known["input_size"][-1]
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (*self.stages, self.dim) if self.stages else super().widths
+
     def forward(self, batch: ImageBatch) -> Encoded:
         if torch.compiler.is_compiling():
-            return self._encode(batch.images)
+            return super().forward(batch)
         try:
-            return self._encode(batch.images)
+            return super().forward(batch)
         except (AssertionError, RuntimeError, ValueError) as error:
             if why := self._refusal(batch.images, error):
                 raise UserError(why) from error
             raise
 
-    def _encode(self, images: Tensor) -> Encoded:
-        images = (images - self.mean) / self.std
-        x = self.net.forward_features(images.contiguous(memory_format=self.memory_format))
-        pooled = self.net.forward_head(x)
-        states = self._positions(x, pooled)
-        return Encoded((states,), torch.ones(states.shape[:2], dtype=torch.bool, device=pooled.device), pooled)
+    def embed(self, batch: ImageBatch) -> Tokens:
+        images = ((batch.images - self.mean) / self.std).contiguous(memory_format=self.memory_format)
+        if not self.is_transformer:
+            return pixel_tokens(images)
+        x = self.net.patch_embed(images)  # (B, H, W, D), or (B, T, D) where the size is fixed
+        grid = x.shape[1:3] if x.ndim == 4 else self.net.patch_embed.grid_size
+        x, apart = self.net._pos_embed(x), self.net.num_prefix_tokens
+        mask = x.new_ones(len(x), x.shape[1] - apart, dtype=torch.bool)
+        return Tokens(x[:, apart:], mask, x[:, :apart] if apart else None, grid=tuple(grid), dense=True)
 
-    def _positions(self, x: Any, pooled: Tensor) -> Tensor:
-        """What timm calls features → (B, T, D).
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        if not self.is_transformer:
+            return self._through_stages(tokens.whole(self.config["name"]))
+        if not tokens.dense:
+            raise UserError(f"{self.config['name']} reads equally many patches of each image; leave out as many.")
+        x = tokens.values if tokens.prefix is None else torch.cat([tokens.prefix, tokens.values], 1)
+        states, apart = [self.net.norm_pre(x)], self.net.num_prefix_tokens
+        for block in self.net.blocks:
+            states.append(block(states[-1]))
+        states[-1] = self.net.norm(states[-1])
+        prefix = states[-1][:, :apart] if apart else None
+        pooled = self.net.forward_head(states[-1])
+        return Encoded([state[:, apart:] for state in states], tokens.mask, pooled, prefix=prefix)
+
+    def _through_stages(self, tokens: Tokens) -> Encoded:
+        images, maps = pixels_of(tokens), []
+        if self.stages:
+            x, maps = self.net.forward_intermediates(images, output_fmt="NCHW")
+        else:
+            x = self.net.forward_features(images)
+        pooled = self.net.forward_head(x)
+        output, grid, prefix = self._positions(x, pooled, tuple(maps[-1].shape[2:]) if maps else None)
+        mask = torch.ones(output.shape[:2], dtype=torch.bool, device=pooled.device)
+        return Encoded(Stages(maps[: len(self.stages)], output, grid), mask, pooled, prefix=prefix)
+
+    def _positions(
+        self, x: Any, pooled: Tensor, grid: tuple[int, ...] | None
+    ) -> tuple[Tensor, tuple[int, ...] | None, Tensor | None]:
+        """What timm calls features → (B, T, D), their grid, and what stands before them.
 
         One position, the pooled vector, where they are of several streams or the head gives them another width.
         """
         if isinstance(x, Tensor) and x.ndim == 4:
             last = self.channels_last or (x.shape[1] != self.net.num_features == x.shape[-1])
+            grid = tuple(x.shape[1:3] if last else x.shape[2:4])
             x = x.flatten(1, 2) if last else x.flatten(2).transpose(1, 2)
         fits = isinstance(x, Tensor) and x.ndim == 3 and x.shape[2] == self.dim
-        return x if fits else pooled[:, None]
+        if not fits or (grid and x.shape[1] < math.prod(grid)):
+            return pooled[:, None], (1, 1), None
+        apart = x.shape[1] - math.prod(grid) if grid else getattr(self.net, "num_prefix_tokens", 0)
+        return x[:, apart:], grid, x[:, :apart] if apart else None
 
     def _refusal(self, images: Tensor, error: Exception) -> str | None:
         """What a user did that timm or torch has no sentence for."""
@@ -122,6 +170,12 @@ class ImageEncoder(Encoder):
             f"--data.image_size {own}, or --model.encoder.image_size for a new encoder of another size."
         )
 
+    def blocks(self) -> list[nn.Module]:
+        return list(self.net.blocks) if self.is_transformer else []
+
+    def feed_forwards(self) -> list[nn.Module]:
+        return [block.mlp for block in self.blocks()]  # type: ignore[misc]
+
     def layers(self) -> list[list[nn.Parameter]]:
         """Stages of a ResNet, blocks of a transformer, by timm's own grouping; one layer where it has none."""
         if not hasattr(self.net, "group_matcher"):
@@ -133,6 +187,57 @@ class ImageEncoder(Encoder):
         named = dict(self.net.named_parameters())
         order = sorted(groups, key=lambda k: (not isinstance(k, (int, float)), k if isinstance(k, (int, float)) else 0))
         return [[named[n] for n in groups[k] if n in named] for k in order]
+
+
+class Stages(Sequence[Tensor]):
+    """States of a network of stages, averaged down to the grid of the last, each when it is asked for.
+
+    Args:
+        maps: (B, C, H, W) of the stages before the output.
+        output: (B, T, D).
+        grid: rows and columns of the output; None where there are no maps.
+    """
+
+    def __init__(self, maps: list[Tensor], output: Tensor, grid: tuple[int, ...] | None) -> None:
+        self.maps, self.output, self.grid = maps, output, grid
+
+    def __len__(self) -> int:
+        return len(self.maps) + 1
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index == len(self.maps):
+            return self.output
+        assert self.grid is not None
+        rows, columns = self.grid
+        return F.adaptive_avg_pool2d(self.maps[index], (rows, columns)).flatten(2).transpose(1, 2)
+
+
+def pixel_tokens(images: Tensor) -> Tokens:
+    """(B, 3, H, W) → a token a pixel, without a copy where colours lie last."""
+    b, _, height, width = images.shape
+    mask = torch.ones(b, height * width, dtype=torch.bool, device=images.device)
+    return Tokens(images.flatten(2).transpose(1, 2), mask, grid=(height, width), dense=True)
+
+
+def pixels_of(tokens: Tokens) -> Tensor:
+    """(B, 3, H, W) again."""
+    assert tokens.grid is not None
+    return tokens.values.transpose(1, 2).unflatten(2, tokens.grid)
+
+
+def vision_transformer() -> type[nn.Module]:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer
 
 
 def create(name: str, pretrained: bool, drop_path: float, options: dict[str, Any]) -> Any:
@@ -175,8 +280,14 @@ def create(name: str, pretrained: bool, drop_path: float, options: dict[str, Any
 
 def stride_of(net: Any) -> int:
     """Pixels a state, along a side, of a timm model."""
-    stages = getattr(net, "feature_info", None)
-    return int(stages[-1]["reduction"]) if stages else 32
+    return int(net.feature_info[-1]["reduction"]) if getattr(net, "feature_info", None) else 32
+
+
+def stages_of(net: Any) -> list[int]:
+    """Channels of the stages before the output, of a timm model that gives them without waiting for the device."""
+    if not hasattr(net, "forward_intermediates") or type(net).__name__ == "Gemma4VitClassifier":
+        return []
+    return [int(stage["num_chs"]) for stage in net.feature_info][:-1]
 
 
 def fastest_format(net: nn.Module) -> torch.memory_format:

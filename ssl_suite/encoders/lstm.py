@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.check import within
-from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 
 FILTERS = ((1, 1 / 32), (2, 1 / 32), (3, 1 / 16), (4, 1 / 8), (5, 1 / 4), (6, 1 / 2), (7, 1.0))
@@ -35,6 +35,7 @@ class LSTMEncoder(Encoder):
     """
 
     modality = "text"
+    class_token = True
     character_ids: Tensor
 
     def __init__(
@@ -78,7 +79,7 @@ class LSTMEncoder(Encoder):
             table = spell(tokenizer, *self.character_ids.shape)
             self.character_ids.copy_(table)
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def look_up(self, ids: Tensor) -> Tensor:
         """(B, T) ids → (B, T, D/2); a token that occurs twice is spelled once."""
         if self.tokens is not None:
             return self.tokens(ids)
@@ -86,17 +87,21 @@ class LSTMEncoder(Encoder):
         distinct, place = ids.unique(return_inverse=True)
         return self.characters(self.character_ids[distinct].long())[place]
 
-    def forward(self, batch: TextBatch) -> Encoded:
-        x = self.embed(batch.ids)
-        turn = reversal(batch.mask)[..., None]
-        ahead, back = x, x.gather(1, turn.expand_as(x))
-        states = [torch.cat([x, x], -1)]
+    def embed(self, batch: TextBatch) -> Tokens:
+        x = self.look_up(batch.ids)
+        return Tokens(torch.cat([x, x], -1), batch.mask)
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        ahead, back = tokens.whole("An LSTM").values.chunk(2, -1)
+        turn = reversal(tokens.mask)[..., None]
+        back = back.gather(1, turn.expand_as(back))
+        states = [tokens.values]
         for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
             a, b = forwards(self.dropout(ahead))[0], backwards(self.dropout(back))[0]
             first = len(states) == 1  # residual connections run between the LSTMs, not around the first
             ahead, back = (a, b) if first else (a + ahead, b + back)
             states.append(torch.cat([ahead, back.gather(1, turn.expand_as(back))], -1))
-        return Encoded(tuple(states), batch.mask, masked_mean(states[-1], batch.mask))
+        return Encoded(tuple(states), tokens.mask, masked_mean(states[-1], tokens.mask))
 
     def layers(self) -> list[list[nn.Parameter]]:
         first = self.tokens if self.tokens is not None else self.characters

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from ssl_suite.core.batch import ImageBatch, SpeechBatch, lengths_to_mask
+from ssl_suite.core.batch import ImageBatch, SpeechBatch
 from ssl_suite.core.check import within
-from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
-from ssl_suite.encoders.speech import HOP, LogMel
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
+from ssl_suite.encoders.image import pixel_tokens, pixels_of
+from ssl_suite.encoders.speech import LogMel
 from ssl_suite.encoders.text import TextEncoder
 
 
@@ -27,8 +28,11 @@ class RawPixels(Encoder):
         within("size", size, low=1, high=4096, whole=True)
         self.dim, self.num_states, self.size = 3 * size * size, 1, size
 
-    def forward(self, batch: ImageBatch) -> Encoded:
-        pixels = F.adaptive_avg_pool2d(batch.images, self.size).flatten(1)
+    def embed(self, batch: ImageBatch) -> Tokens:
+        return pixel_tokens(batch.images)
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        pixels = F.adaptive_avg_pool2d(pixels_of(tokens.whole("RawPixels")), self.size).flatten(1)
         return Encoded((pixels[:, None],), torch.ones(len(pixels), 1, dtype=torch.bool, device=pixels.device), pixels)
 
 
@@ -50,11 +54,13 @@ class Fbank(Encoder):
         self.frontend = LogMel(mels, stack)
         self.dim, self.num_states, self.stride = self.frontend.dim, 1, self.frontend.stride
 
-    def forward(self, batch: SpeechBatch) -> Encoded:
-        frames, mask = self.frontend(batch)
-        energies = (self.frontend.mel(batch.wave) + 1e-6).log().transpose(1, 2)
-        means = masked_mean(energies, lengths_to_mask(batch.lengths // HOP + 1, energies.shape[1]))
-        means = means.repeat(1, self.frontend.stack)
+    def embed(self, batch: SpeechBatch) -> Tokens:
+        return Tokens(*self.frontend.energies(batch))
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        energies = tokens.whole("Fbank").values
+        frames, mask = self.frontend.normalize(energies, tokens.mask)
+        means = masked_mean(energies, tokens.mask).repeat(1, self.frontend.stack)
         return Encoded((frames,), mask, means, (means,))
 
 

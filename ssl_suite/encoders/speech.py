@@ -11,7 +11,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
 from ssl_suite.core.check import within
-from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.transformer import Transformer, TrunkConfig
 
@@ -50,14 +50,23 @@ class LogMel(nn.Module):
         """Samples → frames; the last may reach into the zeros after the end."""
         return (lengths // HOP + self.stack) // self.stack
 
-    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+    def energies(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """(B, T, mels) log energies every 10 ms, and which are real."""
         with torch.autocast(batch.wave.device.type, enabled=False):
             logmel = (self.mel(batch.wave.float()) + 1e-6).log().transpose(1, 2)
-        frames = normalize_frames(logmel, lengths_to_mask(batch.lengths // HOP + 1, logmel.shape[1]))
+        return logmel, lengths_to_mask(batch.lengths // HOP + 1, logmel.shape[1])
+
+    def normalize(self, energies: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalises and stacks what `energies` gave."""
+        frames = normalize_frames(energies, mask)
         if self.stack > 1:
-            frames = F.pad(frames, (0, 0, 0, -frames.shape[1] % self.stack))
-            frames = frames.reshape(len(frames), -1, self.dim)
-        return frames, lengths_to_mask(self.frames(batch.lengths), frames.shape[1])
+            pad = -frames.shape[1] % self.stack
+            frames = F.pad(frames, (0, 0, 0, pad)).reshape(len(frames), -1, self.dim)
+            mask = F.pad(mask, (0, pad)).view(len(mask), -1, self.stack).any(-1)
+        return frames, mask
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        return self.normalize(*self.energies(batch))
 
 
 class Waveform(nn.Module):
@@ -129,9 +138,17 @@ class ConvPositions(nn.Module):
         super().__init__()
         self.convolution = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x * mask[..., None]
-        return x + F.gelu(self.convolution(x.transpose(1, 2)).transpose(1, 2))
+    def forward(self, tokens: Tokens) -> Tensor:
+        """(B, T, D) with positions; what a subset leaves out is silence."""
+        x = tokens.values * tokens.mask[..., None]
+        if tokens.places is None:
+            return x + self._relative(x)
+        places = tokens.places[..., None].expand_as(x)
+        whole = x.new_zeros(len(x), tokens.length, x.shape[2]).scatter_add(1, places, x)
+        return x + self._relative(whole).gather(1, places)
+
+    def _relative(self, x: Tensor) -> Tensor:
+        return F.gelu(self.convolution(x.transpose(1, 2)).transpose(1, 2))
 
 
 class SpeechEncoder(Encoder):
@@ -184,22 +201,26 @@ class SpeechEncoder(Encoder):
             config = TrunkConfig(dim, layers, heads, causal, positions=positions, dropout=dropout)
             self.trunk = Transformer(config)
 
-    def encode_frames(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Front-end output (B, T, ·) → all states; what masked methods call with corrupted frames."""
-        if isinstance(self.trunk, ResidualGRU):
-            return self.trunk(frames, mask)
-        x = self.project(frames)
-        if self.positions is not None:
-            x = self.positions(x, mask)
-        return self.trunk(x, mask)
+    def embed(self, batch: SpeechBatch) -> Tokens:
+        return self.enter(*self.frontend(batch))
 
-    def forward(self, batch: SpeechBatch) -> Encoded:
-        frames, mask = self.frontend(batch)
-        states = self.encode_frames(frames, mask)
-        return Encoded(states, mask, masked_mean(states[-1], mask))
+    def enter(self, frames: Tensor, mask: Tensor) -> Tokens:
+        """Front-end output (B, T, ·) → what the trunk reads; a gru projects the frames itself."""
+        return Tokens(frames if isinstance(self.trunk, ResidualGRU) else self.project(frames), mask)
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        if isinstance(self.trunk, ResidualGRU):
+            states = self.trunk(tokens.whole("A gru").values, tokens.mask)
+        else:
+            x = tokens.values if self.positions is None else self.positions(tokens)
+            states = self.trunk(x, tokens.mask, places=tokens.places)
+        return Encoded(states, tokens.mask, masked_mean(states[-1], tokens.mask))
 
     def blocks(self) -> list[nn.Module]:
         return [] if isinstance(self.trunk, ResidualGRU) else list(self.trunk.blocks)  # type: ignore[arg-type]
+
+    def feed_forwards(self) -> list[nn.Module]:
+        return [block.feed_forward for block in self.blocks()]  # type: ignore[misc]
 
     def layers(self) -> list[list[nn.Parameter]]:
         blocks = self.trunk.grus if isinstance(self.trunk, ResidualGRU) else self.trunk.blocks

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.check import within
-from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.transformer import (
     Dropout,
@@ -83,10 +83,11 @@ class TextEncoder(Encoder):
         self.embedding_norm = nn.LayerNorm(width, eps) if norm == "post" else nn.Identity()
         self.project = nn.Linear(embedding_dim, dim) if embedding_dim else None
         self.dropout = Dropout(dropout)
+        self.class_token = not causal
         self.apply(init_weights)
         self.trunk = Transformer(trunk)
 
-    def embed(
+    def look_up(
         self, ids: Tensor, segments: Tensor | None = None, start: int = 0, documents: Tensor | None = None
     ) -> Tensor:
         """(B, T) ids, the first at position `start`, or each at its place in its document → (B, T, E).
@@ -111,19 +112,25 @@ class TextEncoder(Encoder):
         """(B, T, E) → (B, T, D), what the first block reads."""
         return embedded if self.project is None else self.project(embedded)
 
+    def embed(self, batch: TextBatch, start: int = 0) -> Tokens:
+        """Tokens, the first of them at position `start`."""
+        x = self.enter(self.look_up(batch.ids, batch.segments, start, batch.documents))
+        return Tokens(x, batch.mask, documents=batch.documents, dense=batch.dense)
+
+    def contextualise(self, tokens: Tokens, cache: KVCache | None = None) -> Encoded:
+        mask = None if tokens.dense or cache is not None else tokens.mask
+        states = self.trunk(tokens.values, mask, cache, documents=tokens.documents, places=tokens.places)
+        return Encoded(states, tokens.mask, self._pool(states[-1], tokens.mask))
+
     def forward(self, batch: TextBatch, cache: KVCache | None = None) -> Encoded:
-        start = cache.length if cache else 0
-        mask = None if batch.dense or cache is not None else batch.mask
-        x = self.enter(self.embed(batch.ids, batch.segments, start, batch.documents))
-        states = self.trunk(x, mask, cache, documents=batch.documents)
-        return Encoded(states, batch.mask, self._pool(states[-1], batch.mask))
+        return self.contextualise(self.embed(batch, cache.length if cache else 0), cache)
 
     def output_at(self, batch: TextBatch, at: Places) -> Tensor:
         if not self.trunk.blocks:
             return super().output_at(batch, at)
-        mask = None if batch.dense else batch.mask
-        x = self.enter(self.embed(batch.ids, batch.segments, documents=batch.documents))
-        return self.trunk(x, mask, at=at, documents=batch.documents)[-1]
+        tokens = self.embed(batch)
+        mask = None if tokens.dense else tokens.mask
+        return self.trunk(tokens.values, mask, at=at, documents=tokens.documents)[-1]
 
     def _pool(self, output: Tensor, mask: Tensor) -> Tensor:
         if self.pool == "mean":
@@ -135,6 +142,9 @@ class TextEncoder(Encoder):
 
     def blocks(self) -> list[nn.Module]:
         return list(self.trunk.blocks)
+
+    def feed_forwards(self) -> list[nn.Module]:
+        return [block.feed_forward for block in self.trunk.blocks]  # type: ignore[misc]
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Embeddings, then each block; a shared block is one layer."""

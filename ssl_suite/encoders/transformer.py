@@ -124,14 +124,20 @@ class KVCache:
         return self.layers[layer]
 
 
-def rotate(x: Tensor, start: int) -> Tensor:
+def rotate(x: Tensor, start: int, places: Tensor | None = None) -> Tensor:
     """Rotary positions on (B, H, T, d): pairs (i, i + d/2) turn by t · 10000^(−2i/d).
 
     Scores depend on distances only, so packed documents that see none but themselves need no restart.
+
+    Args:
+        x: queries or keys.
+        start: t of the first.
+        places: (B, T), the t of each, where they do not follow one another.
     """
     half = x.shape[-1] // 2
     frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = torch.arange(start, start + x.shape[2], device=x.device, dtype=torch.float32)[:, None] * frequency
+    follow = torch.arange(start, start + x.shape[2], device=x.device, dtype=torch.float32)
+    angle = (follow if places is None else places[:, None].float())[..., None] * frequency  # (T or B, 1, T; d/2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
@@ -146,13 +152,19 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(c.dim, 3 * c.dim), nn.Linear(c.dim, c.dim)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0, at: Places | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+        at: Places | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         start = cache.seen(layer) if cache is not None else 0
         if self.rotary:
-            q, k = rotate(q, start), rotate(k, start)
+            q, k = rotate(q, start, places), rotate(k, start, places)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         causal = self.causal and mask is None and t > 1
@@ -214,13 +226,19 @@ class Block(nn.Module):
         self.dropout = Dropout(c.dropout)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0, at: Places | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+        at: Places | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         kept = x if at is None else x[at]
         if self.pre:
-            x = kept + self.dropout(self.attention(self.norm1(x), mask, cache, layer, at))
+            x = kept + self.dropout(self.attention(self.norm1(x), mask, cache, layer, at, places))
             return x + self.dropout(self.feed_forward(self.norm2(x)))
-        x = self.norm1(kept + self.dropout(self.attention(x, mask, cache, layer, at)))
+        x = self.norm1(kept + self.dropout(self.attention(x, mask, cache, layer, at, places)))
         return self.norm2(x + self.dropout(self.feed_forward(x)))
 
 
@@ -249,6 +267,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         at: Places | None = None,
         documents: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Runs the blocks.
 
@@ -258,6 +277,7 @@ class Transformer(nn.Module):
             cache: of a causal trunk, for generation one piece at a time.
             at: the M positions whose output is wanted; the last block skips what only the others would need.
             documents: (B, T) which document of its row each position belongs to; none sees another.
+            places: (B, T) where each position stands in a whole of which it is a part, in ascending order.
 
         Returns:
             layers + 1 tensors (B, T, D): the input, the output of each block; the last one normalised, and (M, D)
@@ -267,7 +287,7 @@ class Transformer(nn.Module):
         states, last = [x], self.config.layers - 1
         for i in range(self.config.layers):
             block = self.blocks[i % len(self.blocks)]
-            states.append(block(states[-1], seen, cache, i, at if i == last else None))
+            states.append(block(states[-1], seen, cache, i, at if i == last else None, places))
         states[-1] = self.norm(states[-1])
         return tuple(states)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from tiny import QUIET, tiny_text_encoder
 from torch import Tensor
 
-from ssl_suite.core.method import Method
+from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.method import Method, StepOutput, Term
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.text.text import Text
 from ssl_suite.methods.text.causal_lm import CausalLM
@@ -32,7 +34,21 @@ class Gradients(pl.Callback):
         self.gradient = torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]).clone()
 
 
-@pytest.mark.parametrize("method", [MaskedLM, CausalLM])
+class TwoTerms(CausalLM):
+    """A loss of two terms, each a mean over something else; what they count is told by the step alone."""
+
+    def step(self, batch: TextBatch) -> StepOutput:
+        out = super().step(batch)
+        states = self.encoder(batch).states[-1]
+        long = batch.mask.sum(1) > 20
+        penalty = (states.square().mean(-1) * batch.mask).sum(1)[long]
+        return StepOutput({"tokens": out.terms["loss"], "penalty": Term(penalty.sum(), long.sum(), 0.3)})
+
+    def counts(self, batch: TextBatch) -> Mapping[str, Tensor | float]:
+        return Method.counts(self, batch)
+
+
+@pytest.mark.parametrize("method", [MaskedLM, CausalLM, TwoTerms])
 def test_gradient_over_micro_batches_of_unequal_size_is_that_of_the_whole(
     method: type[Method], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,7 +58,7 @@ def test_gradient_over_micro_batches_of_unequal_size_is_that_of_the_whole(
     def run(batch_size: int, accumulate: int) -> Gradients:
         torch.manual_seed(0)
         model = method(
-            tiny_text_encoder(causal=method is CausalLM, dropout=0.0, max_length=256),
+            tiny_text_encoder(causal=issubclass(method, CausalLM), dropout=0.0, max_length=256),
             optim=Optim(lr=0.0, weight_decay=0.0),
         )
         data = Text(str(tmp_path / "train.txt"), tokenizer="byte", pack=False, max_length=256, batch_size=batch_size)

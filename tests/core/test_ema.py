@@ -13,7 +13,7 @@ from tiny import QUIET, tiny_image_encoder
 from torch import nn
 
 import ssl_suite.core.method as method_module
-from ssl_suite.core.ema import cosine_momentum, teacher_of, update_teacher
+from ssl_suite.core.ema import Ramp, teacher_of, update_teacher
 from ssl_suite.data.image.images import Images
 from ssl_suite.methods.image.byol import BYOL
 
@@ -21,10 +21,12 @@ from ssl_suite.methods.image.byol import BYOL
 def test_momentum_goes_from_start_to_end_by_a_cosine() -> None:
     for step in (0, 3, 50, 99, 100):
         expected = 1 - (1 - 0.996) * (math.cos(math.pi * step / 100) + 1) / 2
-        assert cosine_momentum(step, 100, 0.996) == pytest.approx(expected, abs=1e-12)
-    assert cosine_momentum(0, 100, 0.996) == pytest.approx(0.996)
-    assert cosine_momentum(100, 100, 0.9, 0.99) == pytest.approx(0.99)
-    assert cosine_momentum(500, 100, 0.996) == 1.0
+        assert Ramp(0.996, 1.0).at(step, 100) == pytest.approx(expected, abs=1e-12)
+    assert Ramp(0.996, 1.0).at(0, 100) == pytest.approx(0.996)
+    assert Ramp(0.9, 0.99).at(100, 100) == pytest.approx(0.99)
+    assert Ramp(0.996, 1.0).at(500, 100) == 1.0
+    assert Ramp(0.9, 0.99, steps=10, shape="linear").at(5, 100) == pytest.approx(0.945)
+    assert Ramp(0.9, 0.99, steps=10, shape="linear").at(50, 100) == pytest.approx(0.99)
 
 
 def test_teacher_is_the_weighted_mean_and_keeps_its_own_buffers() -> None:
@@ -79,7 +81,7 @@ def test_teacher_moves_once_per_optimizer_step_from_the_new_weights(
     trainer.fit(model, datamodule=Images(image_folder, image_size=16, batch_size=3))
     steps = 8 // accumulate
     assert trainer.global_step == steps
-    assert used[::2] == [cosine_momentum(s, steps, 0.5) for s in range(steps)]
+    assert used[::2] == [Ramp(0.5, 1.0).at(s, steps) for s in range(steps)]
     teacher = start
     for k in range(steps):
         tau, batch = used[2 * k], (k + 1) * accumulate - 1

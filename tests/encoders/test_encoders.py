@@ -34,7 +34,7 @@ def check_contract(encoder: Encoder, batch: TextBatch | ImageBatch | SpeechBatch
     encoder.check()
     assert len(encoded.states) == encoder.num_states
     b, t = encoded.mask.shape
-    assert all(s.shape == (b, t, encoder.dim) for s in encoded.states)
+    assert [s.shape for s in encoded.states] == [(b, t, width) for width in encoder.widths]
     assert encoded.pooled.shape == (b, encoder.dim)
     assert encoded.mask.dtype == torch.bool
     layers = [p for layer in encoder.layers() for p in layer]
@@ -66,7 +66,8 @@ def test_causal_speech_states_do_not_see_what_follows(trunk: str) -> None:
     frames, mask = torch.randn(1, 20, 12), torch.ones(1, 20, dtype=torch.bool)
     changed = frames.clone()
     changed[:, 11:] = torch.randn(1, 9, 12)
-    for a, b in zip(encoder.encode_frames(frames, mask), encoder.encode_frames(changed, mask), strict=True):
+    before, after = (encoder.contextualise(encoder.enter(x, mask)).states for x in (frames, changed))
+    for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a[:, :11], b[:, :11])
         assert not torch.allclose(a[:, 11:], b[:, 11:])
 

@@ -62,7 +62,7 @@ def test_states_equal_torchs_bidirectional_lstm() -> None:
     theirs = nn.LSTM(6, 6, batch_first=True, bidirectional=True)
     state = encoder.forwards[0].state_dict() | {f"{k}_reverse": v for k, v in encoder.backwards[0].state_dict().items()}
     theirs.load_state_dict(state)
-    packed = nn.utils.rnn.pack_padded_sequence(encoder.embed(batch.ids), batch.mask.sum(1), batch_first=True)
+    packed = nn.utils.rnn.pack_padded_sequence(encoder.look_up(batch.ids), batch.mask.sum(1), batch_first=True)
     expected, _ = nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
     torch.testing.assert_close(encoder(batch).states[1].masked_fill(~batch.mask[..., None], 0), expected)
 

@@ -65,8 +65,10 @@ def side(encoder: ImageEncoder) -> int:
 
 
 def check(encoder: ImageEncoder, encoded: Encoded, images: int) -> Tensor:
-    """Returns the states of an encoder that keeps its contract."""
-    [states], pooled = encoded.states, encoded.pooled
+    """Returns the output of an encoder that keeps its contract."""
+    states, pooled = encoded.states[-1], encoded.pooled
+    assert [s.shape for s in encoded.states] == [(*encoded.mask.shape, width) for width in encoder.widths]
+    assert len(encoded.states) == encoder.num_states
     assert pooled.shape == (images, encoder.dim)
     assert states.shape == (*encoded.mask.shape, encoder.dim)
     assert encoded.mask.shape[0] == images
@@ -87,12 +89,12 @@ def test_one_backbone_of_each_module_keeps_the_contract(module: str) -> None:
         encoder = ImageEncoder(SMALL[module]).eval()
         size = 64 if module == "sequencer" else side(encoder)  # its LSTMs take long
         states = check(encoder, encoder(image_batch(1, size, 0)), 1)
-    positions = states.shape[1] - getattr(encoder.net, "num_prefix_tokens", 0)
+    positions = states.shape[1]
     assert (states.shape[1] == 1) == (module in POOLED)
     if module in POOLED or module == "mobilenetv5":  # which joins its last stages at the stride of the one before
         return
     rows = math.isqrt(positions)
-    assert positions == rows**2 + (module == "volo")  # it has a class token, and does not say so
+    assert positions == rows**2
     assert rows in {size // encoder.stride + extra for extra in (-2, -1, 0, 1)}  # by how the edges are padded
 
 
@@ -107,7 +109,7 @@ def test_backbones_of_each_kind_come_back_from_their_folder_and_learn(name: str,
     loaded = load_encoder(save_encoder(encoder, tmp_path / "e")).eval()
     assert loaded.config == encoder.config
     wanted, found = encoder(batch), loaded(batch)
-    assert torch.equal(check(loaded, found, 2), wanted.states[0])
+    assert torch.equal(check(loaded, found, 2), wanted.states[-1])
     assert torch.equal(found.pooled, wanted.pooled)
     encoder.train()(batch).pooled.square().mean().backward()
     assert [n for n, p in encoder.named_parameters() if p.grad is None] == []
@@ -118,7 +120,7 @@ def test_positions_are_positions_and_not_channels(name: str) -> None:
     """Both pool by the mean: of channels last, as of channels first."""
     encoder = ImageEncoder(name).eval()
     encoded = encoder(image_batch(2, side(encoder), 0))
-    torch.testing.assert_close(encoded.states[0].mean(1), encoded.pooled, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoded.states[-1].mean(1), encoded.pooled, atol=1e-4, rtol=1e-4)
 
 
 def test_a_vision_transformer_takes_images_of_other_sizes() -> None:
@@ -130,8 +132,10 @@ def test_a_vision_transformer_takes_images_of_other_sizes() -> None:
     x = (batch.images - encoder.mean) / encoder.std
     torch.testing.assert_close(encoder(batch).pooled, plain(x))
     for size in (2 * patch, own // 2, own + patch):
-        tokens = (size // patch) ** 2 + encoder.net.num_prefix_tokens
-        assert encoder(image_batch(2, size, 0)).states[0].shape == (2, tokens, encoder.dim)
+        encoded = encoder(image_batch(2, size, 0))
+        assert encoded.states[0].shape == (2, (size // patch) ** 2, encoder.dim)
+        assert encoded.prefix is not None
+        assert encoded.prefix.shape == (2, encoder.net.num_prefix_tokens, encoder.dim)
 
 
 def test_a_size_that_a_backbone_cannot_take_is_one_sentence() -> None:

@@ -24,8 +24,8 @@ def test_loss_is_the_mean_l1_over_real_targets() -> None:
         for b in range(2)
         for t in range(int(mask[b].sum()) - 3)
     ]
-    torch.testing.assert_close(out.loss, torch.stack(terms).mean())
-    assert out.weight == len(terms) == (26 - 3) + (11 - 3)
+    torch.testing.assert_close(out.total(), torch.stack(terms).mean())
+    assert out.terms["loss"].count == len(terms) == (26 - 3) + (11 - 3)
 
 
 def test_loss_of_a_padded_batch_is_the_weighted_mean_of_its_utterances() -> None:
@@ -35,21 +35,21 @@ def test_loss_of_a_padded_batch_is_the_weighted_mean_of_its_utterances() -> None
     for b in range(2):
         batch.wave, batch.lengths = wave[b : b + 1, : int(lengths[b])], lengths[b : b + 1]
         out = model.step(batch)
-        total, count = total + float(out.loss * out.weight), count + float(out.weight)
+        total, count = total + float(out.total() * out.terms["loss"].count), count + float(out.terms["loss"].count)
     batch.wave, batch.lengths = torch.nn.functional.pad(wave, (0, 900)), lengths
-    assert float(model.step(batch).loss.detach()) == pytest.approx(total / count, rel=1e-5)
+    assert float(model.step(batch).total().detach()) == pytest.approx(total / count, rel=1e-5)
 
 
 def test_utterances_shorter_than_the_step_count_for_nothing() -> None:
     out = apc(50).step(speech_batch([1000, 800]))
-    assert out.loss == 0
-    out.loss.backward()
+    assert out.total() == 0
+    out.total().backward()
 
 
 def test_every_parameter_learns() -> None:
     """What gets no gradient stops data-parallel training."""
     model = apc()
-    model.step(speech_batch([4000, 1700])).loss.backward()
+    model.step(speech_batch([4000, 1700])).total().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 

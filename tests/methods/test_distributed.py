@@ -77,8 +77,8 @@ def batch(name: str, rows: slice) -> Any:
 def gradients(name: str, rows: slice, world: int) -> tuple[dict[str, Tensor], float]:
     model = method(name)
     out = model.step(batch(name, rows))
-    out.loss.backward()
-    loss, found = out.loss.detach().clone(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    out.total().backward()
+    loss, found = out.total().detach().clone(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     for tensor in [loss, *found.values()]:
         if world > 1:
             torch.distributed.all_reduce(tensor)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.method import mean_of
 from ssl_suite.core.random import uniform
 from ssl_suite.methods.text.corrupt import choose_positions
 from ssl_suite.methods.text.electra import Electra, detection
@@ -39,7 +40,7 @@ def test_both_losses_equal_their_definitions() -> None:
     out = model.step(batch)
     chosen = choose_positions(batch.mask & (batch.ids >= 5), batch.seed, 0.15)
     at = chosen.nonzero(as_tuple=True)
-    embedded = model.encoder.embed(batch.ids.masked_fill(chosen, MASK))
+    embedded = model.encoder.look_up(batch.ids.masked_fill(chosen, MASK))
     logits = F.linear(model.generator(embedded, batch, at), model.encoder.tokens.weight, model.generator.bias)
     generator = F.cross_entropy(logits, batch.ids[at])
     p = (logits + model.never).softmax(-1).cumsum(-1)
@@ -48,11 +49,11 @@ def test_both_losses_equal_their_definitions() -> None:
     ids[at] = drawn
     told = model.discriminator(model.encoder(replace(batch, ids=ids)).states[-1])
     loss = F.binary_cross_entropy_with_logits(told[batch.mask], (ids != batch.ids)[batch.mask].float())
-    torch.testing.assert_close(out.logs["generator_loss"], generator)
-    torch.testing.assert_close(out.logs["discriminator_loss"], loss)
-    torch.testing.assert_close(out.loss, generator + 50 * loss)
-    assert out.weight == 49
-    assert out.weights["generator_loss"] == int(chosen.sum())
+    torch.testing.assert_close(out.terms["generator_loss"].mean, generator)
+    torch.testing.assert_close(out.terms["discriminator_loss"].mean, loss)
+    torch.testing.assert_close(out.total(), generator + 50 * loss)
+    assert out.terms["discriminator_loss"].count == 49
+    assert out.terms["generator_loss"].count == int(chosen.sum())
 
 
 def test_head_equals_transformers_discriminator() -> None:
@@ -71,18 +72,18 @@ def test_a_token_drawn_right_counts_as_the_original() -> None:
     batch.ids[:, 1:-1] = 9
     with torch.no_grad():
         model.generator.bias[9] = 1e4  # it can only draw 9
-    assert model.step(batch).logs["replaced"] == 0
+    assert mean_of(model.step(batch).logs["replaced"]) == 0
     batch.ids[:, 1:-1] = 11
-    assert model.step(batch).logs["replaced"] == pytest.approx(36 / 40)
+    assert mean_of(model.step(batch).logs["replaced"]) == pytest.approx(36 / 40)
 
 
 def test_the_discriminators_loss_does_not_reach_the_generator() -> None:
     model, batch = electra(), with_specials([20, 14])
-    model.step(batch).logs["discriminator_loss"].backward()
+    model.step(batch).terms["discriminator_loss"].mean.backward()
     assert all(p.grad is None for p in model.generator.parameters())
     assert all(p.grad is not None for p in model.discriminator.parameters())
     model.zero_grad()
-    model.step(batch).logs["generator_loss"].backward()
+    model.step(batch).terms["generator_loss"].mean.backward()
     assert all(p.grad is None for p in model.discriminator.parameters())
     assert all(p.grad is not None for p in (model.encoder.tokens.weight, model.encoder.positions.weight))  # shared
     assert all(p.grad is None for p in model.encoder.trunk.parameters())
@@ -113,21 +114,23 @@ def test_draws_follow_the_softmax_and_never_give_a_banned_id() -> None:
 def test_nothing_to_mask_gives_a_finite_loss() -> None:
     model = electra()
     out = model.step(with_specials([2, 2]))
-    assert out.logs["generator_loss"] == 0
-    assert out.logs["replaced"] == 0
-    assert out.loss.isfinite()
+    assert out.terms["generator_loss"].mean == 0
+    assert mean_of(out.logs["replaced"]) == 0
+    assert out.total().isfinite()
 
 
 def test_samples_and_losses_do_not_see_padding() -> None:
     model, batch = electra(), with_specials([20, 9])
     changed = replace(batch, ids=batch.ids.masked_fill(~batch.mask, 77))
-    torch.testing.assert_close(model.step(batch).loss, model.step(changed).loss)
+    torch.testing.assert_close(model.step(batch).total(), model.step(changed).total())
 
 
 def test_detection_counts_both_kinds() -> None:
-    found = detection(torch.tensor([1, 0, 0, 1]).bool(), torch.tensor([1, 1, 0, 0]).bool())
+    logs = detection(torch.tensor([1, 0, 0, 1]).bool(), torch.tensor([1, 1, 0, 0]).bool())
+    found = {name: mean_of(value) for name, value in logs.items()}
     assert {k: float(v) for k, v in found.items()} == {"replaced": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5}
-    assert detection(torch.zeros(4).bool(), torch.tensor([1, 0, 0, 0]).bool())["balanced_accuracy"] == 0.5
+    blind = detection(torch.zeros(4).bool(), torch.tensor([1, 0, 0, 0]).bool())
+    assert mean_of(blind["balanced_accuracy"]) == 0.5
 
 
 def test_causal_encoders_are_refused() -> None:

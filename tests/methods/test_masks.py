@@ -220,8 +220,8 @@ def test_the_rate_moves_with_the_run_and_validation_keeps_its_own() -> None:
 def test_nothing_to_mask_gives_a_loss_of_zero(kind: str) -> None:
     masked = model(kind)
     out = masked.step(batch_of([2, 2]))
-    assert out.loss == 0
-    out.loss.backward()
+    assert out.total() == 0
+    out.total().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in masked.parameters())
 
 
@@ -274,10 +274,10 @@ def test_pairs_add_the_loss_of_the_first_position() -> None:
     states = masked.encoder(replace(batch, ids=corrupted)).states[-1]
     tokens = F.cross_entropy(masked.head(states[chosen]), batch.ids[chosen])
     pair = F.cross_entropy(masked.pair_head(states[:, 0]), batch.pair)
-    torch.testing.assert_close(out.logs["token_loss"], tokens)
-    torch.testing.assert_close(out.logs["pair_loss"], pair)
-    torch.testing.assert_close(out.loss, tokens + pair)
-    assert out.weights["pair_accuracy"] == 3
+    torch.testing.assert_close(out.terms["token_loss"].mean, tokens)
+    torch.testing.assert_close(out.terms["pair_loss"].mean, pair)
+    torch.testing.assert_close(out.total(), tokens + pair)
+    assert out.terms["pair_loss"].count == 3
     assert masked.likelihood == "token_loss"
 
 

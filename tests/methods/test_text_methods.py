@@ -134,8 +134,8 @@ def test_loss_equals_cross_entropy_over_all_logits_with_ignored_labels(tokenizer
     corrupted, chosen = bert_mask(batch, SPECIAL, MASK, VOCAB, 0.15)
     logits = model.head(model.encoder(replace(batch, ids=corrupted)).states[-1])
     labels = batch.ids.masked_fill(~chosen, -100)
-    torch.testing.assert_close(out.loss, F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100))
-    assert out.weight == chosen.sum()
+    torch.testing.assert_close(out.total(), F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100))
+    assert out.terms["loss"].count == chosen.sum()
 
 
 def test_head_equals_transformers_bert_head(tokenizer: Tokenizer) -> None:
@@ -155,10 +155,10 @@ def test_rows_with_nothing_to_mask_give_a_finite_loss(tokenizer: Tokenizer) -> N
     model = masked(tokenizer)
     batch = with_specials([2, 2])
     out = model.step(batch)
-    assert out.loss == 0
-    out.loss.backward()
+    assert out.total() == 0
+    out.total().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-    assert model.step(with_specials([2, 9])).loss.isfinite()
+    assert model.step(with_specials([2, 9])).total().isfinite()
 
 
 @pytest.mark.parametrize("make", [masked, causal])
@@ -193,14 +193,14 @@ def test_loss_shifts_once_and_skips_padding_and_document_ends(tokenizer: Tokeniz
         if batch.mask[b, t + 1] and batch.ids[b, t] != 3
     ]
     out = model.step(batch)
-    torch.testing.assert_close(out.loss, torch.stack(terms).mean())
-    assert out.weight == len(terms) == 10 + 6
+    torch.testing.assert_close(out.total(), torch.stack(terms).mean())
+    assert out.terms["loss"].count == len(terms) == 10 + 6
 
 
 def test_loss_does_not_depend_on_what_stands_in_the_padding(tokenizer: Tokenizer) -> None:
     model, batch = causal(tokenizer), with_specials([20, 9])
     changed = replace(batch, ids=batch.ids.masked_fill(~batch.mask, 3))
-    torch.testing.assert_close(model.step(batch).loss, model.step(changed).loss)
+    torch.testing.assert_close(model.step(batch).total(), model.step(changed).total())
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
@@ -297,11 +297,11 @@ def test_validation_loss_is_the_sum_over_all_tokens_divided_by_their_number(
     (figures,) = trainer.validate(model, data, verbose=False)
     model.eval()
     outs = [model.step(batch) for batch in data.val_dataloader()]
-    weights = [float(out.weight) for out in outs]
+    weights = [float(out.terms["loss"].count) for out in outs]
     assert len({*weights}) > 1
-    total = sum(float(out.loss) * w for out, w in zip(outs, weights, strict=True)) / sum(weights)
+    total = sum(float(out.total()) * w for out, w in zip(outs, weights, strict=True)) / sum(weights)
     assert figures["val/loss"] == pytest.approx(total, rel=1e-5)
-    plain = sum(float(out.loss) for out in outs) / len(outs)
+    plain = sum(float(out.total()) for out in outs) / len(outs)
     assert figures["val/loss"] != pytest.approx(plain, rel=1e-5)
     assert figures["val/perplexity"] == pytest.approx(torch.tensor(total).exp().item(), rel=1e-4)
 
@@ -320,8 +320,8 @@ def test_bits_a_byte_are_those_of_all_bytes_scored(options: dict[str, bool], tex
     if "pack" in options:
         model.eval()
         outs = [model.step(batch) for batch in data.val_dataloader()]
-        assert sum(out.weight for out in outs) == size + len(documents)
-        nats = sum(float(out.loss.detach()) * out.weight for out in outs)
+        assert sum(out.terms["loss"].count for out in outs) == size + len(documents)
+        nats = sum(float(out.total().detach()) * out.terms["loss"].count for out in outs)
         assert figures["val/bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
     else:
         wanted = figures["val/loss"] / math.log(2) * (size + len(documents)) / size
@@ -333,8 +333,8 @@ def test_no_loss_from_one_separate_document_to_the_next(tokenizer: Tokenizer) ->
     batch = text_batch([12])
     batch.documents = torch.tensor([[0] * 5 + [1] * 7])
     whole = model.step(batch)
-    assert whole.weight == 10
+    assert whole.terms["loss"].count == 10
     states = model.encoder(batch).states[-1][0]
     losses = torch.nn.functional.cross_entropy(model.logits(states[:-1]), batch.ids[0, 1:], reduction="none")
     kept = [t for t in range(11) if t != 4]
-    assert float(whole.loss) == pytest.approx(float(losses[kept].mean()), rel=1e-5)
+    assert float(whole.total()) == pytest.approx(float(losses[kept].mean()), rel=1e-5)

@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.check import within
-from ssl_suite.core.ema import teacher_of
+from ssl_suite.core.ema import Ramp, teacher_of
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim, parameter_groups
@@ -44,14 +44,12 @@ class BYOL(Method):
         super().__init__(encoder, optim)
         within("hidden_dim", hidden_dim, low=1, whole=True)
         within("projection_dim", projection_dim, low=1, whole=True)
-        for i, share in enumerate(momentum):
-            within(f"momentum[{i}]", share, low=0, high=1)
         within("predictor_lr", predictor_lr, above=0)
         expect(self.encoder, "image", "BYOL")
         self.projector = BYOLProjectionHead(self.encoder.dim, hidden_dim, projection_dim)
         self.predictor = BYOLPredictionHead(projection_dim, hidden_dim, projection_dim)
         self.teacher_encoder, self.teacher_projector = teacher_of(self.encoder), teacher_of(self.projector)
-        self.momentum, self.predictor_lr = momentum, predictor_lr
+        self.momentum, self.predictor_lr = Ramp(*momentum), predictor_lr
 
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(self.encoder, self.teacher_encoder), (self.projector, self.teacher_projector)]

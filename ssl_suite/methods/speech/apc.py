@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect, masked_mean
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.method import Method, StepOutput, Term
 from ssl_suite.core.optim import Optim
 from ssl_suite.encoders.speech import RATE, SpeechEncoder
 
@@ -51,9 +51,11 @@ class APC(Method):
 
     def step(self, batch: SpeechBatch) -> StepOutput:
         frames, mask = self.encoder.frontend(batch)
-        states = self.encoder.encode_frames(frames, mask)
+        states = self.encoder.contextualise(self.encoder.enter(frames, mask)).states
         ahead = mask[:, self.steps :]  # the target is a real frame
         error = (self.predict(states[-1][:, : -self.steps]) - frames[:, self.steps :]).abs().mean(-1)
-        count = ahead.sum()
-        loss = (error * ahead).sum() / count.clamp(min=1)
-        return StepOutput(loss, features=masked_mean(states[-1].detach(), mask), weight=count)
+        loss = Term((error * ahead).sum(), ahead.sum())
+        return StepOutput(loss, features=masked_mean(states[-1].detach(), mask))
+
+    def counts(self, batch: SpeechBatch) -> dict[str, Tensor]:
+        return {"loss": (self.encoder.frontend.frames(batch.lengths) - self.steps).clamp(min=0).sum()}

@@ -12,7 +12,7 @@ from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.method import Method, StepOutput, Term
 from ssl_suite.core.optim import Optim
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id
@@ -46,14 +46,19 @@ class CausalLM(Method):
         self.end_id = token_id(self.encoder.tokenizer, "end")
 
     def step(self, batch: TextBatch) -> StepOutput:
-        encoded = self.encoder(batch)
-        seen, following = batch.ids[:, :-1], batch.ids[:, 1:]
+        encoded, counted = self.encoder(batch), self.predicted(batch)
+        states, targets = encoded.states[-1][:, :-1][counted], batch.ids[:, 1:][counted]
+        loss = Term(vocabulary_loss(states, self.encoder.tokens.weight, None, targets), len(targets))
+        return StepOutput(loss, features=encoded.pooled)
+
+    def predicted(self, batch: TextBatch) -> Tensor:
+        """(B, T − 1) which tokens are predicted from the one before: none across the end of a document."""
         d = batch.documents
-        same = seen != self.end_id if d is None else d[:, :-1] == d[:, 1:]
-        counted = batch.mask[:, 1:] & same  # nothing is predicted across the end of a document
-        states, targets = encoded.states[-1][:, :-1][counted], following[counted]
-        loss = vocabulary_loss(states, self.encoder.tokens.weight, None, targets) / max(1, len(targets))
-        return StepOutput(loss, features=encoded.pooled, weight=len(targets))
+        same = batch.ids[:, :-1] != self.end_id if d is None else d[:, :-1] == d[:, 1:]
+        return batch.mask[:, 1:] & same
+
+    def counts(self, batch: TextBatch) -> dict[str, Tensor]:
+        return {"loss": self.predicted(batch).sum()}
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()

@@ -12,7 +12,7 @@ from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.method import Method, StepOutput, Term
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.random import uniform
 from ssl_suite.encoders.text import TextEncoder
@@ -80,27 +80,38 @@ class Electra(Method):
         chosen = choose_positions(maskable(batch, self.special), batch.seed, self.rate)
         at = chosen.nonzero(as_tuple=True)
         masked, targets = batch.ids.masked_fill(chosen, self.mask_id), batch.ids[at]
-        embedded = self.encoder.embed(masked, batch.segments, documents=batch.documents)
+        embedded = self.encoder.look_up(masked, batch.segments, documents=batch.documents)
         states, words, bias = self.generator(embedded, batch, at), self.encoder.tokens.weight, self.generator.bias
-        generator_loss = vocabulary_loss(states, words, bias, targets) / max(1, len(targets))
+        generator_loss = Term(vocabulary_loss(states, words, bias, targets), len(targets))
 
         filled = draw(states, words, bias + self.never, uniform(batch.seed, chosen.shape[1], stream=4)[at])
         ids = batch.ids.index_put(at, filled)
         replaced = (ids != batch.ids)[batch.mask]  # a token drawn right counts as the original
         output = self.encoder(replace(batch, ids=ids)).states[-1][batch.mask]  # (N, D)
         logits = self.discriminator(output)
-        loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype))
-        logs = {"generator_loss": generator_loss, "discriminator_loss": loss, **detection(logits > 0, replaced)}
-        counts = dict.fromkeys(logs, len(replaced)) | {"generator_loss": len(targets)}
-        return StepOutput(generator_loss + self.weight * loss, logs, output, len(replaced), counts)
+        loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="sum")
+        terms = {
+            "generator_loss": generator_loss,
+            "discriminator_loss": Term(loss, len(replaced), self.weight),
+        }
+        return StepOutput(terms, detection(logits > 0, replaced), output)
+
+    def counts(self, batch: TextBatch) -> dict[str, Tensor]:
+        chosen = choose_positions(maskable(batch, self.special), batch.seed, self.rate)
+        return {"generator_loss": chosen.sum(), "discriminator_loss": batch.mask.sum()}
 
 
-def detection(guess: Tensor, replaced: Tensor) -> dict[str, Tensor]:
+def detection(guess: Tensor, replaced: Tensor) -> dict[str, Tensor | Term]:
     """Share of replaced tokens, and how many of all, of the replaced and of the originals are told right."""
     right, new = (guess == replaced).float(), replaced.float()
     found = (right * new).sum() / new.sum().clamp(min=1)
     kept = (right * (1 - new)).sum() / (1 - new).sum().clamp(min=1)
-    return {"replaced": new.mean(), "accuracy": right.mean(), "balanced_accuracy": (found + kept) / 2}
+    n = len(replaced)
+    return {
+        "replaced": Term(new.sum(), n),
+        "accuracy": Term(right.sum(), n),
+        "balanced_accuracy": Term((found + kept) / 2 * n, n),
+    }
 
 
 class Generator(nn.Module):

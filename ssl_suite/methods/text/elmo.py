@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.method import Method, StepOutput, Term
 from ssl_suite.core.optim import Optim
 from ssl_suite.encoders.lstm import LSTMEncoder
 from ssl_suite.encoders.tokenizer import token_id
@@ -50,16 +50,24 @@ class ELMo(Method):
         encoded = self.encoder(batch)
         ahead, back = encoded.states[-1].chunk(2, -1)  # (B, T, D/2)
         left, right = batch.ids[:, :-1], batch.ids[:, 1:]
-        joined = batch.mask[:, 1:] & (left != self.end_id)  # nothing is predicted across the end of a document
-        spelled = joined & (left != self.start_id)
-        forward, n = self.likelihood_of(right, ahead[:, :-1], joined)
-        backward, m = self.likelihood_of(left, back[:, 1:], spelled)
-        loss = (forward + backward) / max(1, n + m)
-        logs = {"forward_loss": forward / max(1, n), "backward_loss": backward / max(1, m)}
+        joined, spelled = self.predicted(batch)
+        forward = self.likelihood_of(right, ahead[:, :-1], joined)
+        backward = self.likelihood_of(left, back[:, 1:], spelled)
+        loss = Term(forward.sum + backward.sum, forward.count + backward.count)
         features = encoded.states[-1][batch.mask] if self.training else None
-        return StepOutput(loss, logs, features, n + m, {"forward_loss": n, "backward_loss": m})
+        return StepOutput(loss, {"forward_loss": forward, "backward_loss": backward}, features)
 
-    def likelihood_of(self, targets: Tensor, states: Tensor, counted: Tensor) -> tuple[Tensor, int]:
-        """Σ negative log-likelihood of the counted targets (B, T), and their number."""
+    def predicted(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+        """(B, T − 1) which tokens are predicted from the left, and which from the right."""
+        left = batch.ids[:, :-1]
+        joined = batch.mask[:, 1:] & (left != self.end_id)  # nothing is predicted across the end of a document
+        return joined, joined & (left != self.start_id)
+
+    def counts(self, batch: TextBatch) -> dict[str, Tensor]:
+        joined, spelled = self.predicted(batch)
+        return {"loss": joined.sum() + spelled.sum()}
+
+    def likelihood_of(self, targets: Tensor, states: Tensor, counted: Tensor) -> Term:
+        """Negative log-likelihood of the counted targets (B, T)."""
         chosen = targets[counted]
-        return vocabulary_loss(states[counted], self.softmax.weight, self.softmax.bias, chosen), len(chosen)
+        return Term(vocabulary_loss(states[counted], self.softmax.weight, self.softmax.bias, chosen), len(chosen))

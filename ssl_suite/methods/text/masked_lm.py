@@ -14,7 +14,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.core.method import Method, StepOutput, Term
 from ssl_suite.core.optim import Optim
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id, word_starts
@@ -102,15 +102,18 @@ class MaskedLM(Method):
         output, cls = self.encoder.output_at(replace(batch, ids=corrupted), places).tensor_split([len(at[0])])
         states, targets = self.head.transform(output), batch.ids[at]  # (M, D), (M,)
         words = self.encoder.tokens.weight
-        loss = vocabulary_loss(states, words, self.head.bias, targets) / max(1, len(targets))
+        loss = Term(vocabulary_loss(states, words, self.head.bias, targets), len(targets))
         if self.pairs == "none":
-            return StepOutput(loss, features=output, weight=len(targets))
+            return StepOutput(loss, features=output)
         assert batch.pair is not None
         logits = self.pair_head(cls)  # (B, 2)
-        pair_loss, right = F.cross_entropy(logits, batch.pair), (logits.argmax(1) == batch.pair).float().mean()
-        logs = {"token_loss": loss, "pair_loss": pair_loss, "pair_accuracy": right}
-        counts = {"pair_loss": n, "pair_accuracy": n}
-        return StepOutput(loss + pair_loss, logs, output, len(targets), counts)
+        pair_loss = Term(F.cross_entropy(logits, batch.pair, reduction="sum"), n)
+        right = (logits.argmax(1) == batch.pair).float().mean()
+        return StepOutput({"token_loss": loss, "pair_loss": pair_loss}, {"pair_accuracy": right}, output)
+
+    def counts(self, batch: TextBatch) -> dict[str, Tensor | float]:
+        masked = self.corrupt(batch)[1].sum()
+        return {"loss": masked} if self.pairs == "none" else {"token_loss": masked, "pair_loss": len(batch)}
 
     def corrupt(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """Returns corrupted ids and the positions to predict, (B, T) bool."""
