@@ -139,7 +139,7 @@ def write_embeddings(
     loader = data.eval_dataloader(split)
     ids = data.ids(split)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    vector = pa.list_(pa.float32(), model.dim)
+    vector = pa.list_(pa.float32(), seen.dim)
     schema = pa.schema({"id": pa.string(), "embedding": pa.large_list(vector) if frames else vector})
     metadata = {"encoder": encoder, "source": source, "split": split, "readout": readout, "stride": str(model.stride)}
     with replacing(out) as temporary:
@@ -161,7 +161,7 @@ def write_embeddings(
                 del unordered
         finally:
             as_they_came.unlink(missing_ok=True)
-    return Written(len(order), model.dim, data.skipped.value)
+    return Written(len(order), seen.dim, data.skipped.value)
 
 
 def _holds_embeddings(path: Path) -> bool:

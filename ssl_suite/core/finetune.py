@@ -87,7 +87,7 @@ class Finetune(Evaluation):
         if self.encoder.modality == "text":
             self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
         if known is None:
-            self.task.build(self.encoder.dim, self.data.labels)
+            self.task.build(self.readout.dim, self.data.labels)
         elif stage == "fit":
             self.data.expect_known("train")
         self.task.unseen = self.data.unseen
@@ -197,7 +197,7 @@ class Finetune(Evaluation):
         """Takes labels too, unless the run is to go on: then the data must have the same ones."""
         super().recall(checkpoint)
         if "labels" in checkpoint and not resuming:
-            self.task.build(self.encoder.dim, checkpoint["labels"])
+            self.task.build(self.readout.dim, checkpoint["labels"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         labels = checkpoint.get("labels", [])

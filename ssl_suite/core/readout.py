@@ -23,9 +23,9 @@ class Readout(nn.Module):
     `forward` mixes it (SUPERB's softmax-weighted sum of all states, arXiv:2105.01051) and is trained with the head.
 
     Args:
-        name: `last` (output states; the encoder's own pooling for a task on whole inputs), `cls` (first position),
+        name: `last` (output states; the encoder's own pooling for a task on whole inputs), `cls` (class token),
             `mean` (over real positions), `weighted_sum` (of all states, then the mean), `layer:K` (state K, then mean).
-        encoder: whose states are read.
+        encoder: whose states are read; `dim` is the width of what is read.
         sequence: keep the time axis (tagging, CTC) or give one vector an input.
         standardize: shift and scale each state to what `fit` measured, so that one learning rate suits every encoder.
     """
@@ -42,12 +42,18 @@ class Readout(nn.Module):
             raise UserError(f"Readout {kind!r} has no time axis; this task needs last, weighted_sum or layer:K.")
         if kind == "layer" and not (layer.isdigit() and int(layer) < encoder.num_states):
             raise UserError(f"Readout {name!r}: this encoder has layers 0 to {encoder.num_states - 1}.")
+        if kind == "cls" and not encoder.class_token:
+            raise UserError(f"Readout 'cls': this {type(encoder).__name__} has no class token; take mean or last.")
         self.kind, self.layer, self.sequence = kind, int(layer or 0), sequence
+        read = {"weighted_sum": encoder.widths, "layer": encoder.widths[self.layer :]}.get(kind, (encoder.dim,))
+        if kind == "weighted_sum" and len(set(read)) > 1:
+            raise UserError(f"Readout 'weighted_sum' needs states of one width; this encoder's have {read}: layer:K.")
+        self.dim = read[0]
         self.name, self.standardize = name, standardize
         self.weights = nn.Parameter(torch.zeros(encoder.num_states)) if kind == "weighted_sum" else None
         states = encoder.num_states if kind == "weighted_sum" else 1
-        self.register_buffer("shift", torch.zeros(states, encoder.dim), persistent=standardize)
-        self.register_buffer("scale", torch.ones(states, encoder.dim), persistent=standardize)
+        self.register_buffer("shift", torch.zeros(states, self.dim), persistent=standardize)
+        self.register_buffer("scale", torch.ones(states, self.dim), persistent=standardize)
 
     def fit(self, values: Tensor) -> None:
         """Measures mean and deviation of each feature of (N, S, D) frozen states; constant features become 0.
@@ -72,7 +78,7 @@ class Readout(nn.Module):
         if self.kind == "last":
             vectors = [encoded.pooled]
         elif self.kind == "cls":
-            vectors = [states[0][:, 0]]
+            vectors = [states[0][:, 0] if encoded.prefix is None else encoded.prefix[:, 0]]
         elif encoded.means is not None:
             vectors = list(encoded.means[chosen])
         else:

@@ -74,6 +74,7 @@ PRESETS: dict[str, tuple[View, ...]] = {
         View(jitter=(0.4, 0.4, 0.2, 0.1), blur=1.0),
         View(jitter=(0.4, 0.4, 0.2, 0.1), blur=0.1, solarize=0.2),
     ),
+    "mae": (View(crop=(0.2, 1.0), jitter_p=0.0, grey=0.0, blur=0.0),),
 }
 """By the name a method asks for."""
 

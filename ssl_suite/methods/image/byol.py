@@ -44,6 +44,8 @@ class BYOL(Method):
         super().__init__(encoder, optim)
         within("hidden_dim", hidden_dim, low=1, whole=True)
         within("projection_dim", projection_dim, low=1, whole=True)
+        for i, share in enumerate(momentum):
+            within(f"momentum[{i}]", share, low=0, high=1)
         within("predictor_lr", predictor_lr, above=0)
         expect(self.encoder, "image", "BYOL")
         self.projector = BYOLProjectionHead(self.encoder.dim, hidden_dim, projection_dim)

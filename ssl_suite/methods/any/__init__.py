@@ -1,0 +1,1 @@
+"""Methods that pretrain encoders of several modalities, and what they share."""

@@ -1,0 +1,176 @@
+"""Data2Vec: from what is left of an input, predict what a teacher that sees all of it makes of the rest."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_suite.core.batch import Batch, ImageBatch
+from ssl_suite.core.check import within
+from ssl_suite.core.data import Request
+from ssl_suite.core.ema import Ramp, teacher_of
+from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.errors import UserError
+from ssl_suite.core.method import Method, StepOutput, Term
+from ssl_suite.core.optim import Optim
+from ssl_suite.core.outputs import outputs_of
+from ssl_suite.methods.any.holes import Holes
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The convolutions that fill the holes, in two dimensions for images, else in one.
+
+    Args:
+        layers: number of convolutions.
+        width: of their channels.
+        kernel: of each, odd.
+        groups: of each.
+        residual: add a layer's input to its output where their widths agree.
+        dropout: of the states that go in.
+    """
+
+    layers: int = 6
+    width: int = 768
+    kernel: int = 3
+    groups: int = 16
+    residual: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "kernel", "groups"):
+            within(f"decoder.{name}", getattr(self, name), low=1, whole=True)
+        within("decoder.dropout", self.dropout, low=0, below=1)
+        if self.kernel % 2 == 0 or self.width % self.groups:
+            raise UserError("decoder.kernel must be odd, and decoder.groups must divide decoder.width.")
+
+
+class Data2Vec(Method):
+    """Masked prediction of contextual targets, in any modality (Baevski et al. 2022, arXiv:2212.07525).
+
+    The teacher, a moving average of the encoder, is what is written at the end. The defaults are those of images; the
+    recipes `image/data2vec`, `speech/data2vec` and `text/data2vec` hold the published values of each.
+
+    Args:
+        encoder: a transformer: a vision transformer, a `TextEncoder` or a `SpeechEncoder`.
+        top: K, how many of the teacher's last blocks make the target.
+        masks: M, selections of each input that share one pass of the teacher.
+        holes: what the student does not see.
+        decoder: what fills the holes.
+        normalize: layer-normalise the target.
+        scale: of the squared error, summed over D; None for 1/√D.
+        class_loss: weight of the class token's own error against the target's mean over positions.
+        noise: deviation of what the decoder reads in the holes.
+        momentum: of the teacher.
+        optim: how weights are updated.
+    """
+
+    exported = {"encoder": "teacher"}
+
+    def __init__(
+        self,
+        encoder: Encoder | str,
+        top: int = 10,
+        masks: int = 16,
+        holes: Holes = Holes(),
+        decoder: Decoder = Decoder(),
+        normalize: bool = True,
+        scale: float | None = None,
+        class_loss: float = 0.01,
+        noise: float = 0.01,
+        momentum: Ramp = Ramp(0.9998, 0.99999, 100_000, "linear"),
+        optim: Optim = Optim(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=50_000),
+    ) -> None:
+        super().__init__(encoder, optim)
+        blocks = len(self.encoder.feed_forwards())
+        if not blocks:
+            raise UserError("Data2Vec needs a transformer: a vision transformer of timm, trunk: transformer, or text.")
+        within("top", top, low=1, high=blocks, whole=True)
+        within("masks", masks, low=1, whole=True)
+        for name, value in (("class_loss", class_loss), ("noise", noise)):
+            within(name, value, low=0)
+        if self.encoder.dim % decoder.groups:
+            raise UserError(f"decoder.groups ({decoder.groups}) must divide the encoder's dim ({self.encoder.dim}).")
+        self.top, self.masks, self.holes, self.momentum = top, masks, holes, momentum
+        self.normalize, self.class_loss, self.noise = normalize, class_loss, noise
+        self.scale = self.encoder.dim**-0.5 if scale is None else scale
+        self.teacher = teacher_of(self.encoder)
+        self.decoder = HoleDecoder(self.encoder.dim, decoder, flat=self.encoder.modality == "image")
+
+    def request(self) -> Request:
+        return replace(super().request(), views="mae" if self.encoder.modality == "image" else None)
+
+    def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.encoder, self.teacher)]
+
+    def train(self, mode: bool = True) -> Data2Vec:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def step(self, batch: Any) -> StepOutput:
+        batch = batch.view(0) if isinstance(batch, ImageBatch) and batch.views else batch
+        target, summary = self.target(batch)  # (B, T, D), (B, D)
+        tokens = self.encoder.embed(batch)
+        chosen = self.holes.draw(tokens, batch.seed, self.masks)
+        encoded = self.encoder.contextualise(tokens.keep(chosen.places, chosen.real))
+        output = encoded.states[-1]  # (M·B, K, D)
+        fill = self.noise * torch.randn(*chosen.hidden.shape, output.shape[2], device=output.device)
+        fill = fill * chosen.hidden[..., None]  # padding is silence
+        predicted = self.decoder(chosen.spread(self.decoder.dropout(output), fill), tokens.grid)
+        wanted = target.repeat_interleave(self.masks, 0)
+        error = (predicted.float() - wanted).square().sum(-1) * self.scale  # (M·B, T)
+        terms = {"regression": Term((error * chosen.hidden).sum(), chosen.hidden.sum())}
+        if encoded.prefix is not None and self.class_loss:
+            error = (encoded.prefix[:, 0].float() - wanted.mean(1)).square().sum(-1) * self.scale
+            terms["class"] = Term(error.sum(), 1, self.class_loss)  # as published: a sum over the batch of a step
+        return StepOutput(terms, {"target_deviation": target.flatten(0, 1).std(0).mean()}, summary)
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, T, D) the mean of what the teacher's last blocks add, each normalised over time; and its summary."""
+        with outputs_of(self.teacher.feed_forwards()) as added:
+            encoded = self.teacher(batch)
+        if len(added) < self.top:
+            raise UserError("The teacher's blocks give no outputs; do not compile the teacher.")
+        first = 0 if encoded.prefix is None else encoded.prefix.shape[1]
+        layers = [over_time(layer[:, first:].float(), encoded.mask) for layer in added[-self.top :]]
+        mean = torch.stack(layers).mean(0)
+        return F.layer_norm(mean, mean.shape[-1:]) if self.normalize else mean, encoded.pooled
+
+
+def over_time(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+    """Mean 0 and variance 1 of each feature of (B, T, D) over the real positions of each item."""
+    weight = mask[..., None].to(x.dtype)
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * weight).sum(1, keepdim=True) / count
+    variance = ((x - mean).square() * weight).sum(1, keepdim=True) / count
+    return (x - mean) * (variance + eps).rsqrt() * weight
+
+
+class HoleDecoder(nn.Module):
+    """Convolutions over the whole input, each with a layer norm and a GELU, and a projection to the targets."""
+
+    def __init__(self, dim: int, c: Decoder, flat: bool) -> None:
+        super().__init__()
+        make = nn.Conv2d if flat else nn.Conv1d
+        widths = [dim] + [c.width] * c.layers
+        self.convolutions = nn.ModuleList(
+            make(i, o, c.kernel, padding=c.kernel // 2, groups=c.groups) for i, o in itertools.pairwise(widths)
+        )
+        self.residual, self.dropout, self.out = c.residual, nn.Dropout(c.dropout), nn.Linear(c.width, dim)
+
+    def forward(self, x: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        """(N, T, D) → (N, T, D); a grid says how T lies in two dimensions."""
+        x = x.transpose(1, 2)
+        x = x if grid is None else x.unflatten(2, grid)
+        for convolve in self.convolutions:
+            y = convolve(x).movedim(1, -1)
+            y = F.gelu(F.layer_norm(y, y.shape[-1:])).movedim(-1, 1)
+            x = x + y if self.residual and x.shape == y.shape else y
+        return self.out(x.flatten(2).transpose(1, 2))
