@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from tiny import speech_batch, text_batch, tiny_text_encoder
+from tiny import image_batch, speech_batch, text_batch, tiny_text_encoder
 
 from ssl_suite.core.encoder import Encoded, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.readout import Readout
+from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.simple import Fbank
 
 
@@ -67,7 +70,7 @@ def normalised_frames(n: int = 40, dim: int = 12) -> tuple[torch.Tensor, torch.T
 class Given(torch.nn.Module):
     """Stands for an encoder."""
 
-    num_states, dim = 2, 12
+    num_states, dim, widths, class_token = 2, 12, (12, 12), True
 
 
 @pytest.mark.parametrize("projected", [False, True])
@@ -126,3 +129,31 @@ def test_every_readout_of_log_mel_frames_reads_their_level(name: str) -> None:
 def test_wrong_names_are_refused_with_a_hint(encoder: object, name: str, sequence: bool, match: str) -> None:
     with pytest.raises(UserError, match=match.replace("?", r"\?")):
         Readout(name, encoder, sequence)  # type: ignore[arg-type]
+
+
+def test_a_class_token_is_read_where_there_is_one_and_stages_by_their_own_width() -> None:
+    vit = ImageEncoder("test_vit", image_size=64).eval()
+    batch = image_batch(2, 64, 0)
+    encoded, whole = vit(batch), vit.net.forward_features((batch.images - vit.mean) / vit.std)
+    torch.testing.assert_close(Readout("cls", vit, False).select(encoded).states[0][:, 0], whole[:, 0])
+    torch.testing.assert_close(Readout("mean", vit, False).select(encoded).states[0][:, 0], whole[:, 1:].mean(1))
+    resnet = ImageEncoder("resnet18", width=8, small_images=True).eval()
+    with pytest.raises(UserError, match="no class token"):
+        Readout("cls", resnet, False)
+    with pytest.raises(UserError, match="states of one width"):
+        Readout("weighted_sum", resnet, False)
+    third = Readout("layer:2", resnet, False)
+    features = third.select(resnet(image_batch(2, 32, 0))).states[0]
+    assert features.shape == (2, 1, third.dim) == (2, 1, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "stride"),
+    [({"name": "vit_tiny_patch16_224"}, 16), ({"name": "resnet18"}, 32), ({"name": "convnext_atto"}, 32),
+     ({"name": "resnet18", "small_images": True}, 8)],
+)  # fmt: skip
+def test_strides(options: dict[str, Any], stride: int) -> None:
+    with torch.device("meta"):
+        encoder = ImageEncoder(**options)
+        assert encoder.stride == stride
+        assert encoder(image_batch(1, 224, 0)).mask.shape == (1, (224 // stride) ** 2)
