@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from ssl_suite.core.encoder import Encoded, Modality
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Features, cached, compute, default_cache
 from ssl_suite.core.items import Collate, ItemDataset, Skipped
+from ssl_suite.core.loader import Loader
 from ssl_suite.core.random import run_seed
 from ssl_suite.core.request import Request
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, budget_batches, joined, plain_batches
@@ -31,50 +31,6 @@ Split = Literal["train", "validation", "test"]
 def batches_done(trainer: pl.Trainer) -> int:
     """Training batches a run has finished, over all epochs and resumes; Lightning keeps the count in checkpoints."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-
-
-class Loader:
-    """A DataLoader that Lightning takes as it is: our samplers already know ranks, epochs and where to resume.
-
-    Args:
-        loader: of batches, None where all items of one were unreadable.
-        together: batches that share an optimizer step; all of them are read before the first is given.
-
-    Attributes:
-        following: those after the batch given last that share its optimizer step.
-    """
-
-    def __init__(self, loader: DataLoader[Any], together: int = 1) -> None:
-        self.loader, self.together = loader, together
-        self.following: list[Any] = []
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        """A generator, because Lightning asks for an iterator before it restores where the run stood."""
-        batches = self._batches()
-        while window := list(itertools.islice(batches, self.together)):
-            for i, batch in enumerate(window, 1):
-                self.following = window[i:]
-                yield batch
-
-    def _batches(self) -> Iterator[Any]:
-        found = empty = 0
-        try:
-            for batch in self.loader:
-                if batch is None:
-                    empty += 1
-                else:
-                    found += 1
-                    yield batch
-        except UserError as error:  # from a worker it comes wrapped in that process's traceback
-            text = str(error).strip()
-            if "Original Traceback" not in text:
-                raise
-            raise type(error)(text.rpartition("\n")[2].partition(": ")[2]) from None
-        if empty and not found:
-            raise UserError("Every sample was unreadable; check the source, or its first sample with on_error: raise.")
 
 
 class DataModule(pl.LightningDataModule):
