@@ -1,4 +1,14 @@
-"""Options shared by the tests of the command line."""
+"""Options shared by the tests of the command line, and what recipes make together."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ssl_suite.cli import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 QUICK = [
     "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
@@ -15,3 +25,13 @@ DATA = {
     "image": ["--data=Images", "--data.image_size=16"],
     "speech": ["--data=Speech"],
 }
+
+
+def printed(capsys: pytest.CaptureFixture[str], *configs: str) -> dict[str, Any]:
+    """What `fit` would run with these recipes of configs/."""
+    capsys.readouterr()
+    arguments = [a for c in configs for a in ("-c", str(CONFIGS / c))]
+    with pytest.raises(SystemExit) as done:
+        main(["fit", *arguments, "--print_config"])
+    assert done.value.code in (0, None)
+    return yaml.safe_load(capsys.readouterr().out)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import yaml
+from cli_recipes import printed
 
-import ssl_suite
-from ssl_suite.cli import main
-
-CONFIGS = Path(ssl_suite.__file__).parent.parent / "configs"
 RECIPES = [
     "bert",
     "roberta",
@@ -21,15 +15,6 @@ RECIPES = [
     "gpt",
     "albert",
 ]
-
-
-def printed(capsys: pytest.CaptureFixture[str], *configs: str) -> dict:
-    capsys.readouterr()
-    arguments = [a for c in configs for a in ("-c", str(CONFIGS / c))]
-    with pytest.raises(SystemExit) as done:
-        main(["fit", *arguments, "--print_config"])
-    assert done.value.code in (0, None)
-    return yaml.safe_load(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,4 +1,4 @@
-"""Recipes of configs/trainer on two processes of a CPU, as their comments say."""
+"""Recipes of configs/trainer: on two processes of a CPU, as their comments say, and on top of each modality's."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cli_recipes import DATA, ENCODERS, QUICK
+import pytest
+from cli_recipes import CONFIGS, DATA, ENCODERS, QUICK, printed
 
 from ssl_suite.core.folder import load_encoder
-
-RECIPES = Path(__file__).parents[2] / "configs/trainer"
 
 
 def test_ddp_with_synchronised_batch_norms(sources: dict[str, str], tmp_path: Path) -> None:
     command = [
-        "fit", f"--config={RECIPES / 'ddp.yaml'}", "--model=SimCLR", f"--model.encoder={ENCODERS['image']}",
+        "fit", f"--config={CONFIGS / 'trainer/ddp.yaml'}", "--model=SimCLR", f"--model.encoder={ENCODERS['image']}",
         *DATA["image"], f"--data.source={sources['image']}", "--data.batch_size=8", *QUICK, "--trainer.devices=2",
         "--trainer.limit_train_batches=2", f"--out={tmp_path / 'run'}",
     ]  # fmt: skip
@@ -27,3 +26,12 @@ def test_ddp_with_synchronised_batch_norms(sources: dict[str, str], tmp_path: Pa
     assert done.returncode == 0, done.stderr
     encoder = load_encoder(tmp_path / "run/encoder")
     assert int(encoder.net.bn1.num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("recipe", ["image/simclr.yaml", "image/probe.yaml", "speech/apc.yaml", "text/bert.yaml"])
+def test_a_gpu_is_fed_by_workers_and_a_cpu_needs_none(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    host, gpu = (printed(capsys, recipe, f"trainer/{trainer}.yaml") for trainer in ("cpu", "gpu"))
+    assert host["data"]["init_args"].pop("num_workers") == 0
+    assert gpu["data"]["init_args"].pop("num_workers") == 8
+    assert gpu["data"] == host["data"]
+    assert gpu["model"] == host["model"]
