@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from host_waits import HostWaits
 from PIL import Image
 from scipy.stats import ks_2samp
 from torch import Tensor
@@ -158,6 +159,16 @@ def test_byols_views_are_not_alike() -> None:
     first, second = PRESETS["byol"]
     assert (first.blur, first.solarize, second.blur, second.solarize) == (1.0, 0.0, 0.1, 0.2)
     assert first.jitter == second.jitter == (0.4, 0.4, 0.2, 0.1)
+
+
+@pytest.mark.parametrize("view", [*(v for views in PRESETS.values() for v in views), View(rotate=15.0, solarize=0.5)])
+@pytest.mark.parametrize("size", [16, 64])
+def test_augmentation_never_waits(view: View, size: int) -> None:
+    images, seeds = torch.rand(2, 3, size, size), torch.arange(2)
+    augment(images, seeds, view, 16, 0)  # constants are put on a device once
+    with HostWaits() as waits:
+        augment(images, seeds, view, 16, 0)
+    assert waits.found == []
 
 
 # The data module ------------------------------------------------------------------------------------------------------

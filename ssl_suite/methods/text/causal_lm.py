@@ -46,8 +46,8 @@ class CausalLM(Method):
         self.end_id = token_id(self.encoder.tokenizer, "end")
 
     def step(self, batch: TextBatch) -> StepOutput:
-        encoded, counted = self.encoder(batch), self.predicted(batch)
-        states, targets = encoded.states[-1][:, :-1][counted], batch.ids[:, 1:][counted]
+        encoded, at = self.encoder(batch), self.predicted(batch).nonzero(as_tuple=True)
+        states, targets = encoded.states[-1][:, :-1][at], batch.ids[:, 1:][at]
         loss = Term(vocabulary_loss(states, self.encoder.tokens.weight, None, targets), len(targets))
         return StepOutput(loss, features=encoded.pooled)
 

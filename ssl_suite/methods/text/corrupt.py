@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,8 @@ def choose_spans(allowed: Tensor, begins: Tensor, lengths: Tensor, seeds: Tensor
 
     A span starts at a unit drawn evenly from those not yet taken, and ends early where its next unit is taken, is not
     allowed or would exceed the budget. So a row takes less than its budget only where no unit that is left fits, and
-    more only where every unit is longer than it: then one of the shortest. One pass a span, over all rows at once.
+    more only where every unit is longer than it: then one of the shortest. One pass a span, over all rows at once, as
+    many as a row of spans of one token would take: to ask whether all rows are done would wait for the device.
 
     Args:
         allowed: (B, T) bool.
@@ -54,18 +57,16 @@ def choose_spans(allowed: Tensor, begins: Tensor, lengths: Tensor, seeds: Tensor
     shortest = size.masked_fill(~allowed, allowed.shape[1]).amin(1, keepdim=True)
     left = (n * rate).round().long().maximum(shortest).minimum(n)
     order, spans = uniform(seeds, allowed.shape[1]), torch.zeros_like(unit)
-    number = 1
-    while True:
+    for number in range(1, math.ceil(allowed.shape[1] * rate) + 2):
         free = allowed & (spans == 0)
         fits = begins & free & (size <= left)
-        if not fits.any():
-            return spans
         start = order.masked_fill(~fits, 2.0).argmin(1, keepdim=True)
         gap = (~free).cumsum(1)
         offset = unit - unit.gather(1, start)
         span = free & (gap == gap.gather(1, start)) & (offset >= 0) & (offset < lengths.gather(1, start))
         span &= (last - start < left) & fits.any(1, keepdim=True)
-        spans, left, number = spans.masked_fill(span, number), left - span.sum(1, keepdim=True), number + 1
+        spans, left = spans.masked_fill(span, number), left - span.sum(1, keepdim=True)
+    return spans
 
 
 def replace_tokens(

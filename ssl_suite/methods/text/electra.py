@@ -86,8 +86,9 @@ class Electra(Method):
 
         filled = draw(states, words, bias + self.never, uniform(batch.seed, chosen.shape[1], stream=4)[at])
         ids = batch.ids.index_put(at, filled)
-        replaced = (ids != batch.ids)[batch.mask]  # a token drawn right counts as the original
-        output = self.encoder(replace(batch, ids=ids)).states[-1][batch.mask]  # (N, D)
+        real = batch.mask.nonzero(as_tuple=True)
+        replaced = (ids != batch.ids)[real]  # a token drawn right counts as the original
+        output = self.encoder(replace(batch, ids=ids)).states[-1][real]  # (N, D)
         logits = self.discriminator(output)
         loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="sum")
         terms = {

@@ -69,5 +69,6 @@ class ELMo(Method):
 
     def likelihood_of(self, targets: Tensor, states: Tensor, counted: Tensor) -> Term:
         """Negative log-likelihood of the counted targets (B, T)."""
-        chosen = targets[counted]
-        return Term(vocabulary_loss(states[counted], self.softmax.weight, self.softmax.bias, chosen), len(chosen))
+        at = counted.nonzero(as_tuple=True)
+        chosen = targets[at]
+        return Term(vocabulary_loss(states[at], self.softmax.weight, self.softmax.bias, chosen), len(chosen))
