@@ -3,12 +3,14 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from host_waits import HostWaits
 from sklearn.neighbors import KNeighborsClassifier
 
+from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.optim import Optim
-from ssl_suite.core.probes import KNN, OnlineProbe, knn_predict
+from ssl_suite.core.probes import KNN, OnlineProbe, accuracy, knn_predict
 from ssl_suite.data.image.images import Images
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.simple import RawPixels
@@ -78,6 +80,14 @@ def test_knn_agrees_with_scikit_learn_where_every_neighbour_votes_by_its_weight(
 
 def test_k_is_clamped_to_the_bank():
     assert knn_predict(torch.eye(3), torch.eye(3), torch.tensor([2, 0, 1]), 3, k=200).tolist() == [2, 0, 1]
+
+
+def test_accuracy_counts_what_has_a_label_and_never_waits():
+    target = torch.tensor([1, 1, IGNORE, 3])  # the guesses are 0, 1, 2, 3
+    with HostWaits() as waits:
+        share = accuracy(torch.eye(4), target)
+    assert share.item() == pytest.approx(2 / 3)
+    assert waits.found == []
 
 
 def test_a_probe_on_a_finetuning_run_is_refused(tmp_path):
