@@ -50,8 +50,6 @@ def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
     data.holds_out = False  # type: ignore[attr-defined]
     if isinstance(data, Text):
         data.pack, data.split_long, data.max_length = False, False, getattr(encoder, "max_length", data.max_length)
-    if isinstance(data, Speech):
-        data.crops = False
     vocab = encoder.config.get("vocab_size")
     data.serve(
         Request(tokenizer=encoder.tokenizer, vocab_size=vocab, longest=encoder.longest, preprocess=encoder.preprocess)

@@ -195,7 +195,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def _pretraining(self) -> bool:
-        return self.request is None or self.request.target is None
+        return self.request is None or self.request.pretrains
 
     def use_features(self, encode: Callable[[Batch], Encoded], key: str) -> None:
         """Serves `encode`'s result instead of raw inputs from now on; computed once a split.
@@ -267,7 +267,8 @@ class DataModule(pl.LightningDataModule):
 
     def parts(self, kind: str) -> list[str]:
         """A split and what a task has beside it: of MNLI, `validation` and `validation_mismatched`."""
-        beside = [] if self._pretraining else [s for s in self.splits() if s.startswith(f"{kind}_")]
+        judged = self.request is not None and self.request.target is not None and not self.request.pretrains
+        beside = [] if not judged else [s for s in self.splits() if s.startswith(f"{kind}_")]
         return [kind, *beside]
 
     @property

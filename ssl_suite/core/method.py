@@ -180,10 +180,12 @@ class Method(TrainModule):
         vocab = encoder.config.get("vocab_size")
         longest = encoder.longest
         return Request(
+            pretrains=True,
             views=self.views,
             tokenizer=encoder.tokenizer,
             vocab_size=vocab,
             longest=longest,
+            stride=encoder.stride,
             watch=self.watch,
             preprocess=encoder.preprocess,
         )

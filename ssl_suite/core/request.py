@@ -13,7 +13,8 @@ class Request:
     """What a model asks of its data, once, before the first batch.
 
     Attributes:
-        target: kind of target a task learns; None while pretraining.
+        pretrains: whether a method learns from the inputs, which may then be cropped; it may ask for a target as well.
+        target: kind of target that is learned; None: none.
         labels: the labels a task already knows (from a checkpoint); None to take them from the training split.
         views: name of the augmentation whose views a method contrasts.
         tokenizer: of the encoder, where it brings one.
@@ -26,6 +27,7 @@ class Request:
         preprocess: of the encoder: options of the data it learned from, which are kept unless others are given.
     """
 
+    pretrains: bool = False
     target: TargetKind | None = None
     labels: list[str] | None = None
     views: str | None = None

@@ -15,7 +15,8 @@ from ssl_suite.core.outcomes import Example, Outcome, by_id
 if TYPE_CHECKING:
     from ssl_suite.core.data import DataModule
 
-TargetKind = Literal["class", "value", "tags", "characters", "span"]
+TargetKind = str
+"""Name of what a task learns from; the data modules say which they can give."""
 
 
 class Task(nn.Module):

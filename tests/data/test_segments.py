@@ -31,7 +31,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def served(folder: Path, request: Request = Request(), **options) -> Speech:
+def served(folder: Path, request: Request = Request(pretrains=True), **options) -> Speech:
     data = Speech(str(folder), **options)
     data.serve(request)
     return data

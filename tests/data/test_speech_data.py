@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.random import uniform
 from ssl_suite.data.speech.speech import Speech
 
 Maker = Callable[..., Path]
@@ -38,11 +40,52 @@ def test_a_batch_stays_within_its_seconds() -> None:
 
 def test_long_audio_is_cropped_anew_each_epoch_while_pretraining(tmp_path: Path, sound: Maker) -> None:
     sound(tmp_path / "a.wav", 1.0, pitch=3.0)
-    data = served(tmp_path, max_seconds=0.25)
+    data = served(tmp_path, Request(pretrains=True), max_seconds=0.25)
     first, again, other = (data.read("train", 0, seed).wave for seed in (1, 1, 2))
     assert len(first) == 4000
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def frame_labels(folder: Path, labels: list[int]) -> Path:
+    (folder / "m.jsonl").write_text(json.dumps({"audio": "a.wav", "frames": labels}) + "\n")
+    return folder / "m.jsonl"
+
+
+def test_frame_labels_are_cut_with_the_audio_while_pretraining(tmp_path: Path, sound: Maker) -> None:
+    """A label is the number of its frame, so that it tells where its audio must have come from."""
+    sound(tmp_path / "a.wav", 1.0, pitch=3.0)
+    source = frame_labels(tmp_path, list(range(50)))
+    request = Request(pretrains=True, target="frames", stride=320)
+    data = served(source, request, target="frames", max_seconds=0.25)
+    whole = served(source, target="frames").read("train", 0, 0).wave
+    firsts = set()
+    for seed in range(20):
+        item = data.read("train", 0, seed)
+        first = int(item.target[0])
+        assert item.target.tolist() == list(range(first, first + 13))  # 4,000 samples: 12.5 strides
+        assert torch.equal(item.wave, whole[320 * first : 320 * first + 4000])
+        firsts.add(first)
+    assert len(firsts) > 5
+    task = served(source, Request(target="frames", stride=320), target="frames", max_seconds=0.25)
+    assert task.read("train", 0, 1).target.tolist() == list(range(50))
+
+
+def test_a_crop_without_frame_labels_begins_at_any_sample(tmp_path: Path, sound: Maker) -> None:
+    sound(tmp_path / "a.wav", 1.0, pitch=3.0)
+    data = served(tmp_path, Request(pretrains=True, stride=320), max_seconds=0.25)
+    whole = served(tmp_path).read("train", 0, 0).wave
+    start = int(uniform(torch.tensor([1]), 1) * 12000)
+    assert start % 320 != 0
+    assert torch.equal(data.read("train", 0, 1).wave, whole[start : start + 4000])
+
+
+def test_frame_labels_that_are_no_whole_numbers_and_unknown_kinds_are_refused(tmp_path: Path, sound: Maker) -> None:
+    sound(tmp_path / "a.wav", 0.1)
+    with pytest.raises(UserError, match=r"holds \[0, -1\], not a list of whole numbers from 0"):
+        served(frame_labels(tmp_path, [0, -1]), Request(target="frames"), target="frames")
+    with pytest.raises(UserError, match="no target of the kind 'trials'; it can give: class, value"):
+        served(frame_labels(tmp_path, [0, 1]), Request(target="trials"), target="frames")
 
 
 def test_nothing_is_cropped_for_a_task(tmp_path: Path, sound: Maker) -> None:
@@ -53,7 +96,7 @@ def test_nothing_is_cropped_for_a_task(tmp_path: Path, sound: Maker) -> None:
 def test_seconds_of_a_batch_count_what_is_cropped(tmp_path: Path, sound: Maker) -> None:
     for i in range(6):
         sound(tmp_path / f"{i}.wav", 1.0 + i)
-    data = served(tmp_path, max_seconds=1.0, batch_seconds=2.0)
+    data = served(tmp_path, Request(pretrains=True), max_seconds=1.0, batch_seconds=2.0)
     assert data.lengths("train") == [1.0] * 6
     for epoch in range(3):
         assert [len(batch) for batch in data.train_batches(epoch)] == [2, 2, 2]
@@ -75,7 +118,7 @@ def test_a_task_reads_long_audio_to_a_limit_and_says_so(tmp_path: Path, sound: M
 def test_a_transcript_of_cropped_audio_is_refused(tmp_path: Path, sound: Maker) -> None:
     sound(tmp_path / "a.wav", 3.0)
     (tmp_path / "metadata.csv").write_text("path,text\na.wav,hello\n")
-    with pytest.raises(UserError, match=r"a\.wav lasts 3 s, and a transcript needs all of it, but data.limit_seconds"):
+    with pytest.raises(UserError, match=r"a\.wav lasts 3 s, and its characters need all of it, but data.limit_seconds"):
         served(tmp_path, Request(target="characters"), target="text", limit_seconds=2.0)
 
 

@@ -17,6 +17,9 @@ from ssl_suite.core.task import TargetKind
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.source import Rows
 
+KINDS = ("class", "value", "tags", "characters", "frames")
+"""Kinds of target a column can give; frames are whole numbers from 0, one for each state of the encoder."""
+
 NAMED = 5
 """Labels that a message names."""
 
@@ -30,7 +33,7 @@ class Targets:
     Args:
         splits: the rows.
         column: which column holds the target.
-        kind: class, value, tags or characters, as the task asks.
+        kind: one of `KINDS`, as the task asks.
         labels: those a task already knows; None takes them from the training split.
         clean: how transcripts are normalised.
 
@@ -110,12 +113,16 @@ class Targets:
         """The column with class numbers turned into their names."""
         if self.kind == "span":
             raise UserError("Spans are answers to questions: read them with --data Questions.")
+        if self.kind not in KINDS:
+            raise UserError(f"A column gives no target of the kind {self.kind!r}; it can give: {', '.join(KINDS)}.")
         names, values = rows.label_names(self.column), rows.column(self.column)
         if self.kind == "tags":
             for i, value in enumerate(values):
                 if not isinstance(value, (list, tuple)):
                     raise UserError(f"{rows.where(i)}: {self.column!r} holds {repr(value)[:60]}, not a list of tags.")
             return [[self._name(rows, i, tag, names, t) for t, tag in enumerate(v)] for i, v in enumerate(values)]
+        if self.kind == "frames":
+            return [self._frames(rows, i, value) for i, value in enumerate(values)]
         if self.kind == "class":
             return [self._name(rows, i, value, names) for i, value in enumerate(values)]
         if self.kind == "characters":
@@ -141,6 +148,13 @@ class Targets:
             raise UserError(f"{where}: {self.column!r} holds {value}, and the classes are 0 to {len(names) - 1}.")
         return spelled(names[int(value)])
 
+    def _frames(self, rows: Rows, i: int, value: Any) -> list[str]:
+        """The numbers of a row, spelled."""
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, int) and v >= 0 for v in value):
+            wrong = f"{self.column!r} holds {repr(value)[:60]}, not a list of whole numbers from 0"
+            raise UserError(f"{rows.where(i)}: {wrong}, one for each state of the encoder.")
+        return [str(v) for v in value]
+
     def _transcript(self, rows: Rows, i: int, value: Any) -> str:
         if is_empty(value):
             raise UserError(f"{rows.where(i)}: {self.column!r} is empty; give each row a transcript.")
@@ -156,6 +170,8 @@ class Targets:
         names = self.splits[train].label_names(self.column)
         if names and self.kind in ("class", "tags"):
             return names
+        if self.kind == "frames":  # the id of a frame is its number, whichever numbers occur
+            return [str(i) for i in range(1 + max(map(int, self._parts(train)), default=-1))]
         return ordered(set(self._parts(train)), self.kind)
 
     def _encode(self, rows: Rows, values: list[Any], index: dict[str, int]) -> list[Tensor]:

@@ -65,8 +65,6 @@ class Speech(SourceData):
     """
 
     modality = "speech"
-    crops = True
-    """Whether utterances are cropped at random while nothing is asked of them; `embed` reads them as a task does."""
 
     def __init__(
         self,
@@ -120,12 +118,13 @@ class Speech(SourceData):
         seconds = sum(u.seconds for found in self._utterances.values() for u in found)
         fits = self.num_workers == 0 and seconds * RATE * 4 < 1e9
         self._keep = self.in_memory if self.in_memory is not None else fits
-        self._crops = request.target is None and self.crops
+        self._crops = request.pretrains
+        self._stride = request.stride if (request.target or request.watch) == "frames" else None
         for split in self.splits():
-            self._tell_long(split, refuse=request.target == "characters")
+            self._tell_long(split, refuse=request.target if request.target in ("characters", "frames") else None)
 
-    def _tell_long(self, split: str, refuse: bool) -> None:
-        """Says which utterances a task does not see whole."""
+    def _tell_long(self, split: str, refuse: str | None) -> None:
+        """Says which utterances a task does not see whole; one whose target is of the kind `refuse` must be."""
         rows, found, limit = self.rows[split], self._utterances[split], self.limit_seconds or math.inf
         if self._crops or not (long := [i for i, u in enumerate(found) if u.seconds > limit]):
             return
@@ -133,7 +132,7 @@ class Speech(SourceData):
         first = f"{name} lasts {found[long[0]].seconds:.0f} s"
         cut = "cut it with columns start and end, or raise data.limit_seconds"
         if refuse:
-            raise UserError(f"{first}, and a transcript needs all of it, but data.limit_seconds is {limit:g}; {cut}.")
+            raise UserError(f"{first}, and its {refuse} need all of it, but data.limit_seconds is {limit:g}; {cut}.")
         some = f"{len(long)} of {len(found)} utterances"
         rank_zero_warn(f"{rows.name}: only the first {limit:g} s of {some} are read ({first}); {cut}.")
 
@@ -155,12 +154,17 @@ class Speech(SourceData):
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
 
     def read(self, split: str, index: int, seed: int) -> Item:
-        wave = self._wave(split, index)
+        wave, start = self._wave(split, index), 0
         if self._crops and self.max_seconds is not None and len(wave) > self.max_seconds * RATE:
             size = int(self.max_seconds * RATE)
             start = int(uniform(torch.tensor([seed]), 1) * (len(wave) - size))
+            if self._stride is not None:
+                start -= start % self._stride
             wave = wave[start : start + size]
-        return Item(index, seed, wave, self.target(split, index) if self.has_targets(split) else None)
+        target = self.target(split, index) if self.has_targets(split) else None
+        if target is not None and self._stride is not None:  # of the frames that begin in the crop
+            target = target[start // self._stride :][: math.ceil(len(wave) / self._stride)]
+        return Item(index, seed, wave, target)
 
     def _wave(self, split: str, index: int) -> Tensor:
         if (split, index) in self._waves:
