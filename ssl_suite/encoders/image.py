@@ -32,6 +32,7 @@ class ImageEncoder(Encoder):
         width: of a ResNet's first stage, for a CPU: 64 is the published one.
         pretrained: timm's weights, fetched from its hub.
         image_size: side that a vision transformer is built for; None for its own.
+        patch_size: side of a vision transformer's patches, instead of its name's: 4 for images of 32 pixels.
         drop_path: stochastic depth.
         mean: of each colour, subtracted from images in [0, 1]; None for that of the weights.
         std: what each colour is divided by then; None for that of the weights.
@@ -49,6 +50,7 @@ class ImageEncoder(Encoder):
         width: int = 64,
         pretrained: bool = False,
         image_size: int | None = None,
+        patch_size: int | None = None,
         drop_path: float = 0.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -60,6 +62,9 @@ class ImageEncoder(Encoder):
         if image_size is not None:
             within("image_size", image_size, low=1, whole=True)
             options["img_size"] = image_size
+        if patch_size is not None:
+            within("patch_size", patch_size, low=1, whole=True)
+            options["patch_size"] = patch_size
         if name.startswith("resnet"):
             options["zero_init_last"] = False  # as torchvision; zeroed branches would make random weights a straw man
         if width != 64:

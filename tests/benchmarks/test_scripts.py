@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
         ("tokenise", ["first-run", "second-run", "disk"], ["transformers"]),
         ("cola", ["cola"], ["transformers", "accelerate"]),
         ("image", ["simclr", "augmentation"], []),
+        ("visible", ["vit", "speech-trunk", "data2vec-step"], []),
         ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
     ],
 )

@@ -19,8 +19,12 @@ from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.lstm import LSTMEncoder
+from ssl_suite.methods.any.data2vec import Data2Vec, Decoder
+from ssl_suite.methods.any.holes import Holes
 from ssl_suite.methods.image.byol import BYOL
+from ssl_suite.methods.image.mae import MAE
 from ssl_suite.methods.image.simclr import SimCLR
 from ssl_suite.methods.speech.apc import APC
 from ssl_suite.methods.text.causal_lm import CausalLM
@@ -35,6 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*The dirpath has changed"),
 ]
 EPOCHS = 3
+SMALL = Decoder(layers=1, width=16, kernel=3, groups=2, dropout=0.1)
 Build = Callable[..., tuple[pl.LightningModule, pl.LightningDataModule]]
 
 
@@ -66,6 +71,22 @@ def builders(
         "ELMo": lambda **o: (ELMo(LSTMEncoder(vocab_size=270, dim=12)), text(**o)),
         "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
         "Muon": lambda **o: (CausalLM(tiny_text_encoder(causal=True), Optim("muon", 3e-3, warmup_steps=2)), text(**o)),
+        "Data2Vec on images": lambda **o: (
+            Data2Vec(ImageEncoder("test_vit", patch_size=4, image_size=16, drop_path=0.2), 2, 2, Holes(), SMALL),
+            images(**o),
+        ),
+        "Data2Vec on text": lambda **o: (
+            Data2Vec(tiny_text_encoder(), 1, 2, Holes(0.5, 1, 0.0, False), SMALL),
+            text(**o),
+        ),
+        "Data2Vec on speech": lambda **o: (
+            Data2Vec(tiny_speech_encoder(trunk="transformer"), 1, 2, Holes(0.5, 5, 0.05, False), SMALL),
+            Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
+        ),
+        "MAE": lambda **o: (
+            MAE(ImageEncoder("test_vit", patch_size=4, image_size=16, drop_path=0.2), dim=16, layers=1, heads=2),
+            images(**o),
+        ),
         "APC": lambda **o: (
             APC(tiny_speech_encoder()),
             Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
@@ -139,8 +160,8 @@ class Run:
 
 
 METHODS = [
-    "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "Muon", "APC",
-    "Finetune",
+    "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "Muon", "APC", "MAE",
+    "Data2Vec on images", "Data2Vec on text", "Data2Vec on speech", "Finetune",
 ]  # fmt: skip
 
 
@@ -169,9 +190,9 @@ def test_checkpoint_holds_tensors_only(straight: Run) -> None:
     assert checkpoint["state_dict"]
 
 
-@pytest.mark.parametrize("name", ["BYOL", "MaskedLM"])
+@pytest.mark.parametrize("name", ["BYOL", "MaskedLM", "Data2Vec on images"])
 def test_resume_is_exact_with_accumulation(name: str, builders: dict[str, Build], tmp_path: Path) -> None:
-    batch = {"BYOL": 2, "MaskedLM": 8}[name]
+    batch = {"BYOL": 2, "MaskedLM": 8, "Data2Vec on images": 2}[name]
     run = Run(builders[name], tmp_path, {"batch_size": batch}, accumulate_grad_batches=2)
     per_epoch = run.steps // EPOCHS
     assert len(run.losses) > run.steps
