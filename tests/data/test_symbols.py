@@ -36,7 +36,7 @@ def dna(tmp_path: Path) -> Path:
 
 def served(source: Path, tokenizer: Tokenizer, symbols: dict[str, str], target: Any = "class", **options: Any) -> Text:
     data = Text(str(source), symbols=symbols, **options)
-    data.serve(Request(target=target, tokenizer=tokenizer))
+    data.serve(Request(pretrains=target is None, target=target, tokenizer=tokenizer))
     return data
 
 
