@@ -106,6 +106,8 @@ def test_the_catalogue_holds_what_a_recipe_can_name() -> None:
     assert {
         "SimCLR",
         "BYOL",
+        "MAE",
+        "Data2Vec",
         "MaskedLM",
         "CausalLM",
         "APC",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from lightly.models import utils
-from tiny import image_batch, speech_batch, text_batch
+from tiny import QUIET, image_batch, speech_batch, text_batch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_suite.core.checkpoint import encoder_of
 from ssl_suite.core.ema import Ramp
 from ssl_suite.core.encoder import Encoder, Tokens
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.optim import Optim
+from ssl_suite.data.image.images import Images
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.encoders.text import TextEncoder
@@ -246,3 +252,19 @@ def test_mae_is_transformers(normalize: bool) -> None:
         (net.blocks[0].mlp.fc1, peer.vit.layers[0].mlp.fc1),
     ):
         torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_teacher_is_what_is_written_and_what_a_checkpoint_gives(image_folder: str, tmp_path: Path) -> None:
+    model = Data2Vec(
+        ImageEncoder("test_vit", image_size=16, patch_size=4), 2, 2, Holes(), Decoder(1, 16, 3, 2),
+        momentum=Ramp(0.5, 0.5), optim=Optim(lr=1e-2),
+    )  # fmt: skip
+    options: dict[str, Any] = QUIET | {"max_epochs": 1, "accelerator": "cpu", "default_root_dir": tmp_path}
+    trainer = pl.Trainer(**options)
+    trainer.fit(model, Images(image_folder, image_size=16, batch_size=4))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    teacher, student = model.teacher.state_dict(), model.encoder.state_dict()
+    assert any(not torch.equal(teacher[name], student[name]) for name in teacher)
+    for encoder in (load_encoder(str(tmp_path / "encoder")), encoder_of(tmp_path / "a.ckpt")):
+        assert {n for n, w in encoder.state_dict().items() if not torch.equal(w, teacher[n])} == set()
+        assert encoder.preprocess["image_size"] == 16
