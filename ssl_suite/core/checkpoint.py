@@ -82,6 +82,8 @@ def read_checkpoint(path: Path, weights: bool = True) -> dict[str, Any]:
         raise UserError(f"{path} is damaged (the checksum of {damaged} does not fit); take another.")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of a run.")
+    if "module" not in checkpoint.get("encoder", {"module": ""}):
+        raise UserError(f"{path} was written by an earlier version of the suite, which this one cannot read; run anew.")
     return checkpoint
 
 

@@ -263,7 +263,7 @@ class DataModule(pl.LightningDataModule):
     @property
     def following(self) -> list[Any]:
         """Training batches, on the host, that come after the present one and share its optimizer step."""
-        return self._training.following if self._training else []
+        return self._training.following() if self._training else []
 
     def parts(self, kind: str) -> list[str]:
         """A split and what a task has beside it: of MNLI, `validation` and `validation_mismatched`."""

@@ -1,8 +1,9 @@
-"""Loader: batches as Lightning takes them, and those that share an optimizer step known together."""
+"""Loader: batches as Lightning takes them, and a look at those that share an optimizer step with one."""
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,26 +17,31 @@ class Loader:
 
     Args:
         loader: of batches, None where all items of one were unreadable.
-        together: batches that share an optimizer step; all of them are read before the first is given.
-
-    Attributes:
-        following: those after the batch given last that share its optimizer step.
+        together: batches that share an optimizer step.
     """
 
     def __init__(self, loader: DataLoader[Any], together: int = 1) -> None:
         self.loader, self.together = loader, together
-        self.following: list[Any] = []
+        self._source: Iterator[Any] = iter(())
+        self._ahead: deque[Any] = deque()
+        self._given = 0
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         """A generator, because Lightning asks for an iterator before it restores where the run stood."""
-        batches = self._batches()
-        while window := list(itertools.islice(batches, self.together)):
-            for i, batch in enumerate(window, 1):
-                self.following = window[i:]
-                yield batch
+        self._source, self._given = self._batches(), 0
+        self._ahead.clear()
+        while (batch := self._ahead.popleft() if self._ahead else next(self._source, None)) is not None:
+            self._given += 1
+            yield batch
+
+    def following(self) -> list[Any]:
+        """Those after the batch given last that share its optimizer step; read now, and given in their turn."""
+        left = -self._given % self.together
+        self._ahead.extend(itertools.islice(self._source, max(0, left - len(self._ahead))))
+        return list(itertools.islice(self._ahead, left))
 
     def _batches(self) -> Iterator[Any]:
         found = empty = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from tiny import QUIET, tiny_text_encoder
 from torch import Tensor
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.loader import Loader
 from ssl_suite.core.method import Method, StepOutput, Term
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.text.text import Text
@@ -73,3 +74,23 @@ def test_gradient_over_micro_batches_of_unequal_size_is_that_of_the_whole(
     whole, parts = run(8, 1), run(2, 4)
     assert len(set(parts.weights)) > 1
     torch.testing.assert_close(parts.gradient, whole.gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_what_shares_a_step_is_read_ahead_only_when_asked_and_given_in_its_turn() -> None:
+    read: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for i in range(1, 9):
+            read.append(i)
+            yield i
+
+    loader = Loader(batches(), together=3)  # type: ignore[arg-type]
+    given, ahead = [], []
+    for batch in loader:
+        given.append(batch)
+        if batch == 1:
+            assert read == [1]
+        if batch in (1, 2, 6, 7):
+            ahead.append(loader.following())
+    assert given == list(range(1, 9))
+    assert ahead == [[2, 3], [3], [], [8]]  # the last step of an epoch has what is left
