@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_suite.core.checkpoint import check_finite
 from ssl_suite.core.data import run_seed
-from ssl_suite.core.encoder import Encoder, batch_units
+from ssl_suite.core.encoder import batch_units
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import check_target, replacing
 from ssl_suite.core.flops import peak_flops, step_flops
@@ -130,17 +130,14 @@ class WriteEncoder(pl.Callback):
         self._written = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        for folder in pl_module.exported:
-            check_target(pl_module.folder / folder, is_encoder_folder)
+        check_target(pl_module.folder / "encoder", is_encoder_folder)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         check_finite(trainer, pl_module)
-        pl_module.watched.heads = pl_module.head_weights()
-        for folder, module in pl_module.exported.items():
-            encoder = pl_module.get_submodule(module)
-            self.write(trainer, pl_module, encoder, folder, stored_weights(encoder))
+        pl_module.watched.heads, weights = pl_module.head_weights(), stored_weights(pl_module.watched)
+        self.write(trainer, pl_module, weights)
         self._written = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -149,10 +146,8 @@ class WriteEncoder(pl.Callback):
             self.on_train_end(trainer, pl_module)
 
     @rank_zero_only
-    def write(
-        self, trainer: pl.Trainer, module: Method, encoder: Encoder, folder: str, weights: dict[str, Tensor]
-    ) -> None:
-        path = save_encoder(encoder, module.folder / folder, provenance(trainer, module, encoder), weights)
+    def write(self, trainer: pl.Trainer, module: Method, weights: dict[str, Tensor]) -> None:
+        path = save_encoder(module.watched, module.folder / "encoder", provenance(trainer, module), weights)
         rank_zero_info(f"Encoder written to {path}")
 
 
@@ -161,8 +156,9 @@ def utilisation(rate: float | None, peak: float | None) -> float | None:
     return rate / peak if rate and peak and rate <= peak else None
 
 
-def provenance(trainer: pl.Trainer, module: Method, encoder: Encoder) -> dict[str, Any]:
+def provenance(trainer: pl.Trainer, module: Method) -> dict[str, Any]:
     """Where an encoder comes from: enough to make it again and to read its cost."""
+    encoder = module.watched
     speed = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
     figures = speed.summary(module.device) if speed else {}
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import Any, ClassVar, Literal
 
@@ -94,7 +94,6 @@ class Encoded:
         means: (B, D) for each state, what stands for its mean over time where its positions average to nothing, because
             each input was normalised along them; None: their mean is meant.
         prefix: (B, P, D) output of class and register tokens; None where there are none.
-        losses: of the encoder itself, by name, to be added to a model's own (the balance of a mixture of experts).
     """
 
     states: Sequence[Tensor]
@@ -102,7 +101,6 @@ class Encoded:
     pooled: Tensor
     means: tuple[Tensor, ...] | None = None
     prefix: Tensor | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Encoder(nn.Module):

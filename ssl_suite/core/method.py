@@ -103,9 +103,6 @@ class Method(TrainModule):
     momentum: Ramp = Ramp(0.996, 1.0)
     """Of the teacher, over the optimizer steps."""
 
-    exported: ClassVar[Mapping[str, str]] = {"encoder": "encoder"}
-    """Folder → module that is written there; the first is also what probes, kNN and `predict` look at."""
-
     watch: TargetKind | None = None
     """Labels a callback looks at, never the method."""
 
@@ -142,8 +139,8 @@ class Method(TrainModule):
 
     @property
     def watched(self) -> Encoder:
-        """The encoder that probes, kNN and `predict` look at."""
-        return cast(Encoder, self.get_submodule(self.kept_encoder))
+        """The encoder that is written, and that probes, kNN and `predict` look at."""
+        return cast(Encoder, self.get_submodule(self.exported))
 
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(online, teacher) pairs; each teacher follows its online module after every optimizer step."""
@@ -166,10 +163,6 @@ class Method(TrainModule):
         named = {f"{h}.{n}": w for h in self.heads for n, w in getattr(self, h).state_dict(keep_vars=True).items()}
         kept = untied(named, self.encoder.state_dict(keep_vars=True).values())
         return {name: whole(tensor) for name, tensor in kept.items()}
-
-    @property
-    def kept_encoder(self) -> str:
-        return next(iter(self.exported.values()))
 
     def kept_heads(self) -> tuple[str, ...]:
         return self.heads

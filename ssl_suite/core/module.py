@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -38,11 +38,14 @@ class TrainModule(pl.LightningModule):
         optim: how weights are updated.
 
     Attributes:
+        encoder: what is trained, or judged.
+        exported: name of the module that is the encoder of this run to others; of some methods it is the teacher.
         command: the command line this run was started with, for its provenance.
         run_config: the whole resolved configuration, for its provenance.
     """
 
     encoder: Encoder
+    exported: ClassVar[str] = "encoder"
     command: str = ""
     run_config: dict[str, Any] | None = None
 
@@ -126,11 +129,6 @@ class TrainModule(pl.LightningModule):
             rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups if not group.get("constant_lr")]
             self.log("train/lr", max(rates))
 
-    @property
-    def kept_encoder(self) -> str:
-        """Module that a checkpoint gives as the encoder of this run."""
-        return "encoder"
-
     def kept_heads(self) -> tuple[str, ...]:
         """Modules whose weights belong to the encoder wherever it is kept."""
         return ()
@@ -143,7 +141,7 @@ class TrainModule(pl.LightningModule):
         """
         check_finite(self.trainer, self)
         origin = {"method": type(self).__name__, "data": self.data.source_name, "steps": self.trainer.global_step}
-        checkpoint["encoder"] = describe(self, self.kept_encoder, self.kept_heads(), origin)
+        checkpoint["encoder"] = describe(self, self.exported, self.kept_heads(), origin)
         if self.trainer.state.fn == TrainerFn.FITTING:
             checkpoint |= {"settings": settings(self), "position": position(self.trainer)}
 

@@ -153,3 +153,15 @@ def test_config_hash_ignores_places_and_seeds_only() -> None:
 def test_utilisation_is_a_share_or_unknown() -> None:
     assert utilisation(30.0, 120.0) == 0.25
     assert [utilisation(130.0, 120.0), utilisation(None, 120.0), utilisation(30.0, None)] == [None, None, None]
+
+
+def test_batches_that_share_a_step_count_for_utilisation_and_a_hook_runs_once_a_step(
+    image_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(SimCLR, "after_step", lambda self: steps.append(self.trainer.global_step))
+    model = SimCLR(tiny_image_encoder())
+    trainer = fit(model, Images(image_folder, 16, batch_size=2), tmp_path, accumulate_grad_batches=2, max_epochs=1)
+    speed = next(c for c in trainer.callbacks if isinstance(c, Throughput))  # type: ignore[attr-defined]
+    assert speed.total_batches == trainer.fit_loop.epoch_loop.batch_progress.total.processed > trainer.global_step
+    assert steps == list(range(trainer.global_step))  # and not in validation

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import ImageBatch
-from ssl_suite.core.encoder import Encoded, Encoder
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.encoders.image import pixel_tokens, pixels_of
 from ssl_suite.tasks.classify import Classify
 
 
@@ -27,8 +28,11 @@ class TinyConv(Encoder):
         self.dim, self.num_states, self.stride = dim, 1, 4
         self.net = nn.Sequential(nn.Conv2d(3, dim, 3, 2, 1), nn.ReLU(), nn.Conv2d(dim, dim, 3, 2, 1))
 
-    def forward(self, batch: ImageBatch) -> Encoded:
-        states = self.net(batch.images).flatten(2).transpose(1, 2)  # (B, T, D)
+    def embed(self, batch: ImageBatch) -> Tokens:
+        return pixel_tokens(batch.images)
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        states = self.net(pixels_of(tokens.whole("TinyConv"))).flatten(2).transpose(1, 2)  # (B, T, D)
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         return Encoded((states,), mask, states.mean(1))
 
