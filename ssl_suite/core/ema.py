@@ -23,7 +23,7 @@ class Ramp:
         start: at step 0.
         end: at the last of its steps.
         steps: it takes; None for all of a run.
-        shape: cosine (BYOL, arXiv:2006.07733, section 3.3) or linear (data2vec, arXiv:2202.03555, section 3.4).
+        shape: cosine (BYOL, arXiv:2006.07733, section 3.3) or linear (data2vec, arXiv:2202.03555).
     """
 
     start: float

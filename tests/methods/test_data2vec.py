@@ -114,7 +114,12 @@ def reference(model: Data2Vec, batch: Any) -> Tensor:
     return total / count + model.class_loss * cls
 
 
-@pytest.mark.parametrize("options", [{}, {"normalize": False, "scale": 1.0, "top": 3, "masks": 1}])
+TWO_PROJECTIONS = Decoder(layers=2, width=32, kernel=3, groups=4, projections=2)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"normalize": False, "scale": 1.0, "top": 3, "masks": 1, "decoder": TWO_PROJECTIONS}]
+)
 @pytest.mark.parametrize("modality", ["image", "text", "speech"])
 def test_loss_and_gradient_are_those_of_the_papers_equations(modality: str, options: dict[str, Any]) -> None:
     model, batch = made(modality, **options)
@@ -268,3 +273,8 @@ def test_the_teacher_is_what_is_written_and_what_a_checkpoint_gives(image_folder
     for encoder in (load_encoder(str(tmp_path / "encoder")), encoder_of(tmp_path / "a.ckpt")):
         assert {n for n, w in encoder.state_dict().items() if not torch.equal(w, teacher[n])} == set()
         assert encoder.preprocess["image_size"] == 16
+    old = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    del old["encoder"]["module"]
+    torch.save(old, tmp_path / "old.ckpt")
+    with pytest.raises(UserError, match=r"old\.ckpt was written by an earlier version of the suite"):
+        encoder_of(tmp_path / "old.ckpt")

@@ -33,6 +33,7 @@ class Decoder:
         groups: of each.
         residual: add a layer's input to its output where their widths agree.
         dropout: of the states that go in.
+        projections: linear layers after the convolutions, with a GELU between, the inner ones twice as wide.
     """
 
     layers: int = 6
@@ -41,9 +42,10 @@ class Decoder:
     groups: int = 16
     residual: bool = True
     dropout: float = 0.0
+    projections: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "kernel", "groups"):
+        for name in ("layers", "width", "kernel", "groups", "projections"):
             within(f"decoder.{name}", getattr(self, name), low=1, whole=True)
         within("decoder.dropout", self.dropout, low=0, below=1)
         if self.kernel % 2 == 0 or self.width % self.groups:
@@ -53,8 +55,9 @@ class Decoder:
 class Data2Vec(Method):
     """Masked prediction of contextual targets, in any modality (Baevski et al. 2022, arXiv:2212.07525).
 
-    The teacher, a moving average of the encoder, is what is written at the end. The defaults are those of images; the
-    recipes `image/data2vec`, `speech/data2vec` and `text/data2vec` hold the published values of each.
+    The teacher, a moving average of the whole encoder, is what is written at the end; the authors' teachers of speech
+    and text take the student's own front end and embeddings. The defaults are those of images; the recipes
+    `image/data2vec`, `speech/data2vec` and `text/data2vec` hold the values of the authors' code.
 
     Args:
         encoder: a transformer: a vision transformer, a `TextEncoder` or a `SpeechEncoder`.
@@ -70,7 +73,7 @@ class Data2Vec(Method):
         optim: how weights are updated.
     """
 
-    exported = {"encoder": "teacher"}
+    exported = "teacher"
 
     def __init__(
         self,
@@ -154,7 +157,7 @@ def over_time(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 class HoleDecoder(nn.Module):
-    """Convolutions over the whole input, each with a layer norm and a GELU, and a projection to the targets."""
+    """Convolutions over the whole input, each with a layer norm and a GELU, and projections to the targets."""
 
     def __init__(self, dim: int, c: Decoder, flat: bool) -> None:
         super().__init__()
@@ -163,7 +166,10 @@ class HoleDecoder(nn.Module):
         self.convolutions = nn.ModuleList(
             make(i, o, c.kernel, padding=c.kernel // 2, groups=c.groups) for i, o in itertools.pairwise(widths)
         )
-        self.residual, self.dropout, self.out = c.residual, nn.Dropout(c.dropout), nn.Linear(c.width, dim)
+        self.residual, self.dropout = c.residual, nn.Dropout(c.dropout)
+        widths = [c.width] + [2 * c.width] * (c.projections - 1) + [dim]
+        linear = [nn.Linear(i, o) for i, o in itertools.pairwise(widths)]
+        self.out = nn.Sequential(linear[0], *(part for layer in linear[1:] for part in (nn.GELU(), layer)))
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """(N, T, D) → (N, T, D); a grid says how T lies in two dimensions."""

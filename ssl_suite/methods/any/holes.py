@@ -38,7 +38,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Holes:
-    """How many positions are hidden, and in which shape (data2vec 2.0, arXiv:2212.07525, section 3.3).
+    """How many positions are hidden, and in which shape (data2vec 2.0, arXiv:2212.07525).
 
     Blocks are drawn with replacement; single positions, drawn at random, then make up for what they miss of the share
     or go beyond it, so that all inputs of one length keep equally many.

@@ -19,6 +19,8 @@ from ssl_suite.methods.any.holes import Holes
 class MAE(Method):
     """Masked autoencoder (He et al. 2021, arXiv:2111.06377).
 
+    The decoder's positions are the paper's sines; the encoder's are timm's, which learn.
+
     Args:
         encoder: a vision transformer.
         rate: share of patches to paint (section 3).
