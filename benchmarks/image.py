@@ -1,4 +1,6 @@
-"""Speed of SimCLR against lightly's recipe, and of the batched augmentation against its PIL transform."""
+"""Speed of SimCLR against lightly's recipe, and of two views against its PIL transform: of pictures of the size of a
+view, which are augmented as a batch, and of larger ones, from which each view is cut first.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def emoji(batch_size: int) -> Images:
 
 
 class LightlyDataset(Dataset[list[Tensor]]):
-    """The same decoded images as PIL, under lightly's two-view transform."""
+    """Decoded pictures as PIL, at the size of `data`, under lightly's two-view transform."""
 
     def __init__(self, data: Images) -> None:
         pixels = (data.read("train", i, 0).image.permute(1, 2, 0).numpy() for i in range(data.size("train")))
@@ -96,7 +98,7 @@ def simclr(args: argparse.Namespace) -> Case:
 
 
 def augmentation(args: argparse.Namespace) -> Case:
-    """Two views of decoded images, one process; ours on all its threads, as in training."""
+    """Two views of decoded pictures of their size, one process; ours on all its threads, as in training."""
     size = 16 if args.tiny else 256
     data = emoji(size)
     items = [data.read("train", i, i) for i in range(size)]
@@ -112,7 +114,7 @@ def augmentation(args: argparse.Namespace) -> Case:
             peer[i]
 
     return Case(
-        "two views, 32 px",
+        "two views, 32 px, of 32 px",
         "images",
         "lightly SimCLRTransform (PIL)",
         {
@@ -122,9 +124,36 @@ def augmentation(args: argparse.Namespace) -> Case:
     )
 
 
+def cutting(args: argparse.Namespace) -> Case:
+    """Two views cut from decoded pictures of twice their side, one process, as the loader and the device make them."""
+    size = 16 if args.tiny else 256
+    data, twice = emoji(size), Images("samples:emoji", image_size=2 * SIZE, batch_size=size)
+    twice.serve(Request(pretrains=True))
+    peer = LightlyDataset(twice)
+    for i in range(size):  # decodes them
+        data.read("train", i, i)
+
+    def ours(indices: range) -> None:
+        data.finish(data.collate([data.read("train", i, i) for i in indices]))
+
+    def theirs(indices: range) -> None:
+        for i in indices:
+            peer[i]
+
+    return Case(
+        "two views, 32 px, of 64 px",
+        "images",
+        "lightly SimCLRTransform (PIL)",
+        {
+            "ours": lambda steps: loop(ours, [range(size)], steps, len),
+            "peer": lambda steps: loop(theirs, [range(size)], steps, len),
+        },
+    )
+
+
 if __name__ == "__main__":
     parser = arguments(__doc__ or "", rounds=5, steps=3)
     parser.add_argument(
         "--workers", type=int, default=2, help="of the peer's loader; ours augments in the main process"
     )
-    compare([simclr, augmentation], parser.parse_args())
+    compare([simclr, augmentation, cutting], parser.parse_args())

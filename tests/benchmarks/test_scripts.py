@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
         ("mixed_length", ["padding", "trainer-padding", "trainer-buckets"], ["transformers", "accelerate"]),
         ("tokenise", ["first-run", "second-run", "disk"], ["transformers"]),
         ("cola", ["cola"], ["transformers", "accelerate"]),
-        ("image", ["simclr", "augmentation"], []),
+        ("image", ["simclr", "augmentation", "cutting"], []),
         ("visible", ["vit", "speech-trunk", "data2vec-step"], []),
         ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
     ],
