@@ -154,6 +154,15 @@ def test_the_teacher_gets_no_gradient_and_what_is_hidden_does_not_reach_the_stud
     assert model.watched is model.teacher
 
 
+def test_only_a_class_token_is_held_to_the_mean() -> None:
+    """`test_vit2` has a register and no class token."""
+    batch = image_batch(2, 64, 0)
+    for name, terms in (("test_vit", {"regression", "class"}), ("test_vit2", {"regression"})):
+        model = Data2Vec(ImageEncoder(name, image_size=64), 2, 2, Holes(), Decoder(1, 16, 3, 2))
+        assert set(model.step(batch).terms) == terms
+        assert set(model.counts(batch)) == terms
+
+
 def test_of_each_image_equally_many_patches_are_seen_and_most_of_them_in_blocks() -> None:
     """39 of 196 at the published values; a random choice would give a seen patch 0.8 seen neighbours."""
     n, seeds = 64, torch.arange(64) * 7919

@@ -129,7 +129,7 @@ class Data2Vec(Method):
         wanted = target.repeat_interleave(self.masks, 0)
         error = (predicted.float() - wanted).square().sum(-1) * self.scale  # (M·B, T)
         terms = {"regression": Term((error * chosen.hidden).sum(), chosen.hidden.sum())}
-        if encoded.prefix is not None and self.class_loss:
+        if self.class_loss and self.encoder.class_token and encoded.prefix is not None:  # registers stand for nothing
             error = (encoded.prefix[:, 0].float() - wanted.mean(1)).square().sum(-1) * self.scale
             terms["class"] = Term(error.sum(), 1, self.class_loss)  # as published: a sum over the batch of a step
         return StepOutput(terms, {"target_deviation": target.flatten(0, 1).std(0).mean()}, summary)
