@@ -6,18 +6,18 @@ import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ssl_suite.core.errors import UserError, nearest
 
 
-def explain(error: BaseException, classes: Iterable[str], options: Iterable[str]) -> str:
+def explain(error: BaseException, classes: Mapping[str, type], options: Iterable[str]) -> str:
     """Finds the mistake inside an error.
 
     Args:
         error: from the parser, or from building a class it was given.
-        classes: short names a user may give.
+        classes: what a user may give, by its short name.
         options: top-level options, without dashes.
 
     Returns:
@@ -29,10 +29,13 @@ def explain(error: BaseException, classes: Iterable[str], options: Iterable[str]
         if isinstance(cause, MemoryError | RuntimeError) and (said := of_machine(cause)):
             return said
     text = str(error)
+    if said := _incomplete(text, classes):
+        return said
+    whole = [name for name, cls in classes.items() if not inspect.isabstract(cls)]
     if found := _last(r"Expected a dot import path string: (\S+)", text) or _last(
         r"Given value: (\w+)$", text if "class_path" in text and "Problem with" not in text else ""
     ):
-        return f"There is no class {found!r}.{nearest(found, classes) or ' `ssl-suite list` shows what there is.'}"
+        return f"There is no class {found!r}.{nearest(found, whole) or ' `ssl-suite list` shows what there is.'}"
     if match := re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         return _wrong_option(".".join(match[-1]), text)
     if found := _last(r"Option '([\w.]+)' is not accepted", text):
@@ -57,6 +60,15 @@ def explain(error: BaseException, classes: Iterable[str], options: Iterable[str]
         name = next(part for part in match[0] if part)
         return f"There is no option {name}.{nearest(name, options)}"
     return _innermost(text)
+
+
+def _incomplete(text: str, classes: Mapping[str, Any]) -> str | None:
+    """Of a class that was named, but is only a base or leaves out a part of one: which part."""
+    for path in re.findall(r"(?:Given value|import path string): ([\w.]+)$", text, re.MULTILINE):
+        cls = classes.get(path.rpartition(".")[2])
+        if cls is not None and inspect.isabstract(cls):
+            return f"{cls.__name__} cannot be made: it does not define {', '.join(sorted(cls.__abstractmethods__))}."
+    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -342,7 +342,7 @@ def raise_explained(error: Exception, arguments: list[str]) -> NoReturn:
         raise UserError(f"The trainer's options: {said}") from error
     if not _is_usage(error):
         raise error
-    raise UserError(explain(error, class_names(), options_of(arguments))) from error
+    raise UserError(explain(error, classes(), options_of(arguments))) from error
 
 
 def _is_usage(error: BaseException) -> bool:
@@ -355,19 +355,19 @@ def _is_usage(error: BaseException) -> bool:
     return type(error).__name__ in ("ArgumentError", "ParserError", "NSKeyError") or "validate against" in text
 
 
-def class_names() -> set[str]:
-    """Short names of everything a recipe can build."""
-    found: set[str] = set()
+def classes() -> dict[str, type]:
+    """What a recipe can build, and the bases of it, by short name."""
+    found: dict[str, type] = {}
 
     def walk(cls: type) -> None:
         subclasses: list[type] = cls.__subclasses__()
         for sub in subclasses:
-            found.add(sub.__name__)
+            found[sub.__name__] = sub
             walk(sub)
 
     for base in (TrainModule, DataModule, Encoder, Task, pl.Callback):
         walk(base)
-    return found - {"Method", "Evaluation", "Scorer", "SourceData"}
+    return found
 
 
 def options_of(arguments: list[str]) -> set[str]:

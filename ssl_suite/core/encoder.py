@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -103,7 +103,7 @@ class Encoded:
     prefix: Tensor | None = None
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Base of all encoders: `embed` makes tokens of a batch, `contextualise` runs the trunk on them.
 
     A subclass takes plain values (numbers, strings, lists) in its constructor: they are kept in `config`, written to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -31,7 +32,7 @@ from ssl_suite.core.resume import check_settings, position, settings, settle, st
 from ssl_suite.core.sharding import FSDP2, shard
 
 
-class TrainModule(pl.LightningModule):
+class TrainModule(pl.LightningModule, ABC):
     """Base of `Method` and `Finetune`.
 
     Args:
@@ -193,7 +194,6 @@ class Evaluation(TrainModule):
         weights: hash of the encoder it starts from, see `weights_hash`.
         shape: hash of what that encoder shares with its untrained twin.
         mode: how the encoder is used.
-        main: the metric that stands for the others.
         less_is_better: names of the metrics that are better the smaller they are.
         statistic: how the main metric is made of outcomes, see `core.outcomes`.
         protocol: how results name the way of judging.
@@ -229,8 +229,9 @@ class Evaluation(TrainModule):
         return by_id(rows, self.data, split)
 
     @property
+    @abstractmethod
     def main(self) -> str:
-        raise NotImplementedError
+        """Name of the metric that stands for the others."""
 
     @property
     def protocol(self) -> str:

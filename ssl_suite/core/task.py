@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ TargetKind = str
 """Name of what a task learns from; the data modules say which they can give."""
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """Base of all tasks.
 
     Attributes:

@@ -96,11 +96,11 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_catalogue_holds_what_a_recipe_can_name() -> None:
-    from ssl_suite.lightning_cli import class_names
+    from ssl_suite.lightning_cli import classes
     from ssl_suite.plugins import load_built_in
 
     load_built_in()
-    ours = {name for name in class_names() if not name.startswith("_")}
+    ours = {name for name in classes() if not name.startswith("_")}
     listed = {e.name for e in catalog() if e.kind in ("methods", "encoders", "tasks", "data")}
     assert listed <= ours
     assert {

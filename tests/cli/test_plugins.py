@@ -15,7 +15,9 @@ from cli_recipes import DATA, QUICK
 
 from ssl_suite.bench.store import Store
 from ssl_suite.core.folder import save_encoder, write_manifest
+from ssl_suite.core.task import Task
 from ssl_suite.encoders.simple import RawPixels
+from ssl_suite.tasks.classify import Classify
 
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"
 
@@ -77,6 +79,18 @@ def test_a_run_with_classes_of_a_plugin_and_a_broken_one_beside(
     assert config == {"class": "TinyConv", "arguments": {"dim": 8}, "preprocess": {"image_size": 16}}
     rows = Store(tmp_path / "probe/results.sqlite").rows()
     assert {(row.method, row.metric) for row in rows} == {("Agree", "accuracy"), ("Agree", "macro_f1")}
+
+
+class Undecided(Classify):
+    """A task that forgets how to answer."""
+
+    decode = Task.decode
+
+
+def test_an_incomplete_class_is_one_sentence(fails: Callable[..., str], sources: dict[str, str]) -> None:
+    model = ["--model=Finetune", "--model.encoder=RawPixels", f"--model.task={__name__}.Undecided"]
+    said = fails("fit", *model, *DATA["image"], f"--data.source={sources['image']}", *QUICK)
+    assert said == "Undecided cannot be made: it does not define decode."
 
 
 def test_without_the_plugin_its_encoder_is_named_as_unknown(fails: Callable[..., str], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from ssl_suite.core.batch import ImageBatch, SpeechBatch, TextBatch
 from ssl_suite.core.ema import teacher_of
-from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.simple import BagOfWords, Fbank, RawPixels
@@ -181,9 +181,13 @@ class NeedsWidth(Encoder):
         self.dim, self.num_states = width, 1
         self.net = torch.nn.Linear(3, width)
 
-    def forward(self, batch: ImageBatch) -> Encoded:
-        x = self.net(batch.images.mean((2, 3)))[:, None]
-        return Encoded((x,), torch.ones(len(x), 1, dtype=torch.bool), x[:, 0])
+    def embed(self, batch: ImageBatch) -> Tokens:
+        values = batch.images.mean((2, 3))[:, None]
+        return Tokens(values, torch.ones(len(values), 1, dtype=torch.bool), dense=True)
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        x = self.net(tokens.values)
+        return Encoded((x,), tokens.mask, x[:, 0])
 
 
 def test_an_encoder_with_required_arguments_can_be_copied_for_a_teacher() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ssl_suite.core import probes
 from ssl_suite.core.batch import ImageBatch, TextBatch
 from ssl_suite.core.data import Request
-from ssl_suite.core.encoder import Encoded, Encoder
+from ssl_suite.core.encoder import Encoded, Encoder, Tokens
 from ssl_suite.core.probes import KNN, OnlineProbe, knn_predict
 from ssl_suite.data.image.images import Images
 from ssl_suite.methods.image.byol import BYOL
@@ -37,13 +37,15 @@ class Flat(Encoder):
     def __init__(self, side: int) -> None:
         super().__init__()
         self.dim, self.num_states = 6, 1
-        self.net = nn.Sequential(
-            nn.Flatten(), nn.Linear(3 * side * side, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 6)
-        )
+        self.net = nn.Sequential(nn.Linear(3 * side * side, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 6))
 
-    def forward(self, batch: ImageBatch) -> Encoded:
-        x = self.net(batch.images)
-        return Encoded((x[:, None],), torch.ones(len(x), 1, dtype=torch.bool), x)
+    def embed(self, batch: ImageBatch) -> Tokens:
+        pixels = batch.images.flatten(1)[:, None]
+        return Tokens(pixels, torch.ones(len(pixels), 1, dtype=torch.bool), dense=True)
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        x = self.net(tokens.values)
+        return Encoded((x,), tokens.mask, x[:, 0])
 
 
 def method(name: str) -> Any:
