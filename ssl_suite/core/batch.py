@@ -5,7 +5,7 @@ They are plain, not frozen, dataclasses: Lightning's FSDP precision plug-in rebu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -36,17 +36,22 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        return self._each("to", device=device, non_blocking=non_blocking)
+    def to(self, device: torch.device | str) -> Self:
+        """Copies to a device; from pinned memory without waiting for the copy."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
 
     def pin_memory(self) -> Self:
-        return self._each("pin_memory")
+        return self._each(lambda tensor: tensor.pin_memory())
 
-    def _each(self, method: str, **arguments: object) -> Self:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{k: getattr(v, method)(**arguments) for k, v in tensors.items() if isinstance(v, Tensor)}
-        )
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with each tensor changed, those in a tuple too."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(changed, value))
+            return change(value) if isinstance(value, Tensor) else value
+
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass(eq=False)
@@ -86,16 +91,6 @@ class ImageBatch(Batch):
     images: Tensor
     views: tuple[Tensor, ...] = ()
     cut: Tensor | None = None
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        moved = super().to(device, non_blocking)
-        moved.views = tuple(v.to(device, non_blocking=non_blocking) for v in self.views)
-        return moved
-
-    def pin_memory(self) -> Self:
-        pinned = super().pin_memory()
-        pinned.views = tuple(v.pin_memory() for v in self.views)
-        return pinned
 
     def view(self, *which: int) -> ImageBatch:
         """Returns a batch whose images are the named views, stacked: (len(which)·B, 3, H, W)."""

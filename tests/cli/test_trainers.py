@@ -35,3 +35,9 @@ def test_a_gpu_is_fed_by_workers_and_a_cpu_needs_none(recipe: str, capsys: pytes
     assert gpu["data"]["init_args"].pop("num_workers") == 8
     assert gpu["data"] == host["data"]
     assert gpu["model"] == host["model"]
+
+
+def test_cudnn_tries_its_kernels_for_inputs_of_one_size_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """For speech it would try them anew at every length."""
+    for recipe, wanted in (("image/simclr.yaml", True), ("speech/apc.yaml", None), ("text/bert.yaml", None)):
+        assert printed(capsys, recipe, "trainer/gpu.yaml")["trainer"]["benchmark"] is wanted
