@@ -20,11 +20,12 @@ from side_by_side import machine, quiet
 from torch import Tensor, nn
 
 from ssl_suite.bench.benchmark import command
+from ssl_suite.cli.fit import run
+from ssl_suite.cli.suite import SuiteCLI
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim, parameter_groups
-from ssl_suite.lightning_cli import SuiteCLI, run
 
 CONFIGS = Path(__file__).parents[1] / "configs/image"
 RECIPES = ["byol", "byol_short"]

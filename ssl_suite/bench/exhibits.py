@@ -133,7 +133,7 @@ def embedding_map(folder: str, name: str, modality: str, source: str) -> dict[st
     """t-SNE of test embeddings."""
     from sklearn.manifold import TSNE
 
-    from ssl_suite.embed import data_for, embeddings
+    from ssl_suite.data.embeddings import data_for, embeddings
 
     options = {"image_size": 28} if modality == "image" else {}
     encoder = load_encoder(folder)

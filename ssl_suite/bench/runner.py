@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ssl_suite.bench.benchmark import Settings, load_benchmark, select
+from ssl_suite.bench.commands import CommandLine
 from ssl_suite.bench.stats import summarise
 from ssl_suite.bench.store import Store
 from ssl_suite.bench.table import format_table
@@ -22,6 +23,7 @@ from ssl_suite.plugins import load_all
 
 def run_benchmark(
     path: Path,
+    through: CommandLine,
     out: Path | None,
     only: list[str] | None,
     seeds: list[int] | None,
@@ -35,6 +37,7 @@ def run_benchmark(
 
     Args:
         path: of the benchmark.
+        through: runs the command lines that a benchmark is made of.
         out: folder for everything; default: runs/NAME.
         only: names of the encoders to keep.
         seeds: instead of the benchmark's.
@@ -57,7 +60,7 @@ def run_benchmark(
     out = out or Path("runs") / benchmark.name
     console, started = Console(), time.time()
     with locked(out):
-        work = Work(benchmark, out, console)
+        work = Work(benchmark, out, console, through)
         work.pretrain()
         work.judge()
         with console.status("Exhibits and report"):

@@ -7,17 +7,17 @@ import logging
 import math
 import shlex
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from ssl_suite import __version__
 from ssl_suite.bench.benchmark import Benchmark, Cell, Pretraining, Settings, TaskEntry, cells, command
+from ssl_suite.bench.commands import CommandLine, Resolved
 from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
 from ssl_suite.bench.record import PROTOCOL_VERSION
 from ssl_suite.bench.store import Result, Store
@@ -50,18 +50,19 @@ class Work:
         benchmark: the selected part.
         out: folder for everything.
         console: for progress.
+        through: runs the command lines.
 
     Attributes:
         made: the encoders that are there to be judged.
         failures: a sentence for each run that failed.
     """
 
-    def __init__(self, benchmark: Benchmark, out: Path, console: Console) -> None:
-        self.benchmark, self.out, self.console = benchmark, out, console
+    def __init__(self, benchmark: Benchmark, out: Path, console: Console, through: CommandLine) -> None:
+        self.benchmark, self.out, self.console, self.through = benchmark, out, console, through
         self.made: list[Pretraining] = []
         self.failures: list[str] = []
-        self.recipes = {e.name: _read(self._pretraining(e)) for e in benchmark.encoders if e.source is None}
-        self.tasks = {task.name: Known(task) for task in benchmark.tasks}
+        self.recipes = {e.name: self._resolve(self._pretraining(e)) for e in benchmark.encoders if e.source is None}
+        self.tasks = {task.name: Known(task, self._resolve) for task in benchmark.tasks}
         self.encoders: dict[str, tuple[str, str]] = {}
 
     def pretrain(self) -> None:
@@ -133,11 +134,9 @@ class Work:
 
     def _try(self, arguments: list[str], folder: Path) -> str:
         """Runs a command line; returns why it failed, or "". A fault that is not the user's leaves its traceback."""
-        from ssl_suite.lightning_cli import run
-
         try:
             with _quiet():
-                run(arguments)
+                self.through.run(arguments)
         except Interrupted:
             raise
         except (UserError, OSError) as error:
@@ -146,6 +145,10 @@ class Work:
             write_text(folder / "error.txt", traceback.format_exc())
             return f"{type(error).__name__}: {error} (see {folder / 'error.txt'})"
         return ""
+
+    def _resolve(self, arguments: list[str]) -> Resolved:
+        with _quiet():
+            return self.through.resolve(arguments)
 
     def _fail(self, place: Path, error: str) -> None:
         self.failures.append(f"{place}: {error}")
@@ -157,10 +160,11 @@ class Known:
 
     Args:
         task: with all its options.
+        resolve: reads a command line.
     """
 
-    def __init__(self, task: TaskEntry) -> None:
-        self.task = task
+    def __init__(self, task: TaskEntry, resolve: Callable[[list[str]], Resolved]) -> None:
+        self.task, self.resolve = task, resolve
         read = self._read({"model.encoder": "an encoder folder"})
         self.recipe, self.data_hash = recipe_hash(read.dumped()), data_hash(read.make("data"))
         self.simple = self._read(task.simple) if task.simple else None
@@ -173,17 +177,10 @@ class Known:
         model = self.simple.make("model")
         return shape_name(model.encoder, model.shape), model.weights
 
-    def _read(self, settings: Settings) -> Any:
+    def _read(self, settings: Settings) -> Resolved:
         """As `Work` runs it; where things go, and which seed is drawn, does not matter."""
         fixed = {"overwrite": True} | ({"test_after": True} if self.task.run == "fit" else {})
-        return _read(command(self.task.config, self.task.set, settings, QUIET, fixed, run=self.task.run))
-
-
-def _read(arguments: list[str]) -> Any:
-    from ssl_suite.bench.resolved import resolve
-
-    with _quiet():
-        return resolve(arguments)
+        return self.resolve(command(self.task.config, self.task.set, settings, QUIET, fixed, run=self.task.run))
 
 
 def _is_of(row: Result, cell: Cell, identity: Identity) -> bool:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ssl_suite import lightning_cli
 from ssl_suite.bench import runner
 from ssl_suite.bench.outcomes import read_outcomes
 from ssl_suite.bench.store import Result, Store
-from ssl_suite.cli import main
+from ssl_suite.cli import fit, main
+from ssl_suite.cli.suite import SuiteCLI
 from ssl_suite.core.errors import Interrupted, UserError
 from ssl_suite.core.files import locked
 from ssl_suite.core.folder import load_encoder, save_encoder
@@ -137,16 +137,16 @@ def test_what_is_unchanged_is_done_before_and_what_changed_supersedes(
 def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
     bench: Callable[..., tuple[list[Result], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = lightning_cli.run
+    whole = fit.run
 
-    def fragile(arguments: list[str], *more: type[lightning_cli.SuiteCLI]) -> lightning_cli.SuiteCLI:
-        if not more and str(tmp_path / "out/tasks/sentences/a-mine-seed1") in arguments:
+    def fragile(arguments: list[str]) -> SuiteCLI:
+        if str(tmp_path / "out/tasks/sentences/a-mine-seed1") in arguments:
             raise UserError("The loss became nan at step 3.")
-        if not more and str(tmp_path / "out/tasks/sentences/b-mine-seed1") in arguments:
+        if str(tmp_path / "out/tasks/sentences/b-mine-seed1") in arguments:
             raise RuntimeError("a fault of ours")
-        return whole(arguments, *more)
+        return whole(arguments)
 
-    monkeypatch.setattr(lightning_cli, "run", fragile)
+    monkeypatch.setattr(fit, "run", fragile)
     rows, said = bench(code=2)
     assert len(rows) == 8
     assert {row.run: row.error for row in rows if row.error} == {
@@ -157,7 +157,7 @@ def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
     assert "Traceback" in (tmp_path / "out/tasks/sentences/b-mine-seed1/error.txt").read_text()
     assert "2 runs gave no result; the first: tasks/sentences/a-mine-seed1: The loss became nan" in said
     assert "The loss became nan at step 3." in (tmp_path / "out/report.html").read_text()
-    monkeypatch.setattr(lightning_cli, "run", whole)
+    monkeypatch.setattr(fit, "run", whole)
     mended, said = bench()
     assert ran(said) == 2
     assert not any(row.error for row in mended)
@@ -166,14 +166,14 @@ def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
 def test_a_signal_stops_the_benchmark_and_is_no_failed_run(
     bench: Callable[..., tuple[list[Result], str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = lightning_cli.run
+    whole = fit.run
 
-    def stopped(arguments: list[str], *more: type[lightning_cli.SuiteCLI]) -> lightning_cli.SuiteCLI:
-        if not more and any("random-a-mine-seed0" in argument for argument in arguments):
+    def stopped(arguments: list[str]) -> SuiteCLI:
+        if any("random-a-mine-seed0" in argument for argument in arguments):
             raise Interrupted(signal.SIGTERM, "go on later.")
-        return whole(arguments, *more)
+        return whole(arguments)
 
-    monkeypatch.setattr(lightning_cli, "run", stopped)
+    monkeypatch.setattr(fit, "run", stopped)
     rows, said = bench(code=128 + signal.SIGTERM)
     assert "Stopped by SIGTERM" in said
     assert [row.role for row in rows] == ["simple"]
@@ -242,7 +242,7 @@ def test_an_edited_pretraining_recipe_pretrains_again(sources: dict[str, str], t
 
     def weights() -> tuple[str, str]:
         runner.run_benchmark(
-            path, tmp_path / "out", None, [0], settings={"data.source": sources["text"]}, only_tasks=["other"]
+            path, fit, tmp_path / "out", None, [0], settings={"data.source": sources["text"]}, only_tasks=["other"]
         )
         (row,) = Store(tmp_path / "out/results.sqlite").rows(role="ssl", main=True)
         return row.weights, row.created

@@ -11,8 +11,8 @@ import pytest
 
 import ssl_suite
 from ssl_suite.bench.store import Result, Store
-from ssl_suite.catalog import catalog, select
 from ssl_suite.cli import LIGHTNING, OTHERS, main
+from ssl_suite.cli.catalog import catalog, select
 from ssl_suite.core.errors import UserError
 
 
@@ -90,13 +90,13 @@ def test_python_m_ssl_suite() -> None:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
-    for command in {**LIGHTNING, **OTHERS}:
+    for command in [*LIGHTNING, *OTHERS]:
         assert f"\n  {command} " in text
     assert text.count("ssl-suite ") >= 4
 
 
 def test_the_catalogue_holds_what_a_recipe_can_name() -> None:
-    from ssl_suite.lightning_cli import classes
+    from ssl_suite.cli.usage import classes
     from ssl_suite.plugins import load_built_in
 
     load_built_in()

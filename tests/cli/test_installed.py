@@ -65,6 +65,6 @@ def test_an_editable_install_finds_them_in_the_checkout(source: Path, tmp_path: 
     name = run(build, source).split()[-1]
     with zipfile.ZipFile(tmp_path / name) as opened:
         opened.extractall(tmp_path / "site")
-    code = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); from ssl_suite.recipes import find"
+    code = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); from ssl_suite.cli.recipes import find"
     place = run(f"{code}; print(find('image/simclr'))", tmp_path, "-S")  # without what is installed here
     assert place.strip() == str(source / "configs/image/simclr.yaml")

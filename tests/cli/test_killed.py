@@ -46,7 +46,7 @@ def command(arguments: list[str]) -> None:
 @pytest.fixture(scope="module")
 def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ssl_suite.lightning_cli", "timm", "tokenizers", "datasets", "torchaudio"])
+    context.set_forkserver_preload(["ssl_suite.cli.fit", "timm", "tokenizers", "datasets", "torchaudio"])
     return context
 
 

@@ -12,7 +12,7 @@ from cli_recipes import DATA, QUICK
 from ssl_suite.bench.benchmark import cells, command, load_benchmark
 from ssl_suite.bench.runner import run_benchmark
 from ssl_suite.bench.store import Store
-from ssl_suite.cli import main
+from ssl_suite.cli import fit, main
 
 ROOT = Path(__file__).parents[2]
 SHAPE = "{vocab_size: 400, dim: 16, layers: 1, heads: 2, causal: true, max_length: 96}"
@@ -71,7 +71,7 @@ def test_a_benchmark_may_only_test_and_may_take_an_encoder_in_more_ways(
     path.write_text(
         yaml.safe_dump({"name": "b", "seeds": [0], "encoders": {"GPT": {**text, "source": str(gpt)}}, "tasks": tasks})
     )
-    run_benchmark(path, tmp_path, None, None)
+    run_benchmark(path, fit, tmp_path, None, None)
     rows = Store(tmp_path / "results.sqlite").rows(metric="accuracy")
     assert {(r.task, r.method, r.role, r.protocol) for r in rows} == {
         ("prompt", "CausalLM", "ssl", "0-shot@1"),

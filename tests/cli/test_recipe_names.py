@@ -10,9 +10,8 @@ import pytest
 import yaml
 from cli_recipes import QUICK
 
-from ssl_suite import recipes
-from ssl_suite.catalog import select
-from ssl_suite.cli import main
+from ssl_suite.cli import main, recipes
+from ssl_suite.cli.catalog import select
 from ssl_suite.core.errors import UserError
 
 Fails = Callable[..., str]

@@ -19,7 +19,7 @@ from ssl_suite.bench.outcomes import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import main
 from ssl_suite.core.folder import load_encoder
-from ssl_suite.embed import data_for
+from ssl_suite.data.embeddings import data_for
 
 TASKS = {
     "classify text": ("text", "sentences", "Classify", ["--data.target=label"]),

@@ -152,15 +152,3 @@ def check_devices(trainer: Any) -> None:
     on_cpu = name == "cpu" or (name == "auto" and not torch.cuda.is_available())
     if on_cpu and isinstance(devices, int) and devices > most:
         raise UserError(f"trainer.devices is {devices}, but this machine has {os.cpu_count()} CPU cores; take fewer.")
-
-
-class ExpectMonitors(pl.Callback):
-    """Stops before training where a callback waits for a figure that validation does not give."""
-
-    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        known = [name for name in trainer.callback_metrics if "/" in name]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            name = getattr(callback, "monitor", None)
-            if name and name not in known and not name.startswith(("train/", "online/", "knn/")):
-                kind = type(callback).__name__
-                raise UserError(f"{kind} waits for {name!r}, which is not logged.{nearest(name, known)}")

@@ -1,4 +1,4 @@
-"""Embeddings of a data set in a parquet file: `ssl-suite embed`."""
+"""What an encoder makes of a whole data set, in memory or as a parquet file."""
 
 from __future__ import annotations
 

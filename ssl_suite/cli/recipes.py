@@ -21,7 +21,7 @@ WANTED = {"class_path": "be the name of a class (`ssl-suite list`)", "init_args"
 
 def built_in() -> Path:
     """The suite's own recipes: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 

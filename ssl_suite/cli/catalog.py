@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ssl_suite.cli.recipes import recipes
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.plugins import BUILT_IN, CALLBACKS, found
-from ssl_suite.recipes import recipes
 
 KINDS = {
     "Method": "methods",
@@ -21,7 +21,7 @@ KINDS = {
     "DataModule": "data",
     "Watcher": "callbacks",
 }
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a text run needs beforehand: `ssl-suite prepare tokenizer` trains one, `prepare tokens` builds token files."""
+"""What a text run needs beforehand: a tokenizer that is trained once, token files that are built once."""
 
 from __future__ import annotations
 
