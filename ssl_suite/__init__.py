@@ -17,6 +17,6 @@ def load(source: str | Path) -> Encoder:
     Raises:
         UserError: there is none, or its files are damaged.
     """
-    from ssl_suite.core.folder import load_encoder
+    from ssl_suite.core.load import load_encoder
 
     return load_encoder(source)

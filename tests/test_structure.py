@@ -1,6 +1,8 @@
 """The shape of the package: imports run one way, files stay short, nothing is executed from a file."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,23 +17,37 @@ FORBIDDEN = {
     "bench": {"cli"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
+MODULES = {".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}
 
 
-def imported(path: Path) -> set[str]:
-    """Parts of ssl_suite that a file imports, inside functions too."""
-    modules = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules.add(node.module)
-        elif isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-    return {m.split(".")[1] for m in modules if m.startswith("ssl_suite.")}
+def imports(node: ast.AST, types: bool = True) -> Iterator[str]:
+    """Modules of ssl_suite that are imported below a node, inside functions too; with `types`, for types alone too."""
+    if not types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.ImportFrom) and node.module:
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (name for name in {*inner, node.module} if name in MODULES)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names if alias.name in MODULES)
+    for child in ast.iter_child_nodes(node):
+        yield from imports(child, types)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    part = path.relative_to(ROOT).parts[0]
-    assert not imported(path) & FORBIDDEN.get(part, set())
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_one_way(name: str) -> None:
+    part = [*name.split("."), ""][1]
+    parts = {[*module.split("."), ""][1] for module in imports(TREES[name])}
+    assert parts & FORBIDDEN.get(part, set()) == set()
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    graph = {n: set(imports(tree, types=False)) - packages for n, tree in TREES.items() if n not in packages}
+    assert graph["ssl_suite.core.load"] > {"ssl_suite.core.folder", "ssl_suite.core.checkpoint"}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_files_are_short_and_simclr_reads_like_its_paper() -> None:

@@ -187,7 +187,7 @@ def given(sources: Sequence[str], taken: Collection[str] = ()) -> list[Pretraini
     Raises:
         UserError: there is no such encoder, or one is named twice.
     """
-    from ssl_suite.core.folder import load_encoder
+    from ssl_suite.core.load import load_encoder
 
     paths = [Path(source).absolute() if Path(source).is_dir() else None for source in sources]
     parts = [[source] if p is None else list(p.parent.parts if p.name == "encoder" else p.parts)

@@ -14,7 +14,7 @@ import torch
 
 from ssl_suite.bench.benchmark import Pretraining, slug
 from ssl_suite.core.files import write_text
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.data.common.source import Rows, open_source
 
 PROMPTS = ("And the LORD said unto", "In the beginning", "The president of the company")

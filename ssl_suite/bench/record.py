@@ -20,9 +20,10 @@ from ssl_suite.bench.outcomes import write_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.data import run_seed
-from ssl_suite.core.folder import PROVENANCE, read_json
+from ssl_suite.core.folder import PROVENANCE
 from ssl_suite.core.hashing import sha256
 from ssl_suite.core.module import Evaluation
+from ssl_suite.core.reading import read_json
 
 PROTOCOL_VERSION = 1
 LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")

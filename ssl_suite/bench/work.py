@@ -23,9 +23,11 @@ from ssl_suite.bench.record import PROTOCOL_VERSION
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.errors import Interrupted, UserError
 from ssl_suite.core.files import write_text
-from ssl_suite.core.folder import PROVENANCE, fingerprint, load_encoder, read_json, save_encoder
+from ssl_suite.core.folder import PROVENANCE, fingerprint, save_encoder
 from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.module import encoder_shape, weights_hash
+from ssl_suite.core.reading import read_json
 
 QUIET: Settings = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
 LIGHTNING = ("pytorch_lightning", "lightning_fabric")

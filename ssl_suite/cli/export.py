@@ -17,7 +17,7 @@ def command(arguments: list[str]) -> None:
         help="architecture to write it as; default: the one it has the shape of",
     )
     options = parser.parse_args(arguments)
-    from ssl_suite.core.folder import load_encoder
+    from ssl_suite.core.load import load_encoder
     from ssl_suite.encoders.hub.export import export_encoder
     from ssl_suite.plugins import load_all
 

@@ -61,7 +61,7 @@ def continuations(
     import torch
 
     from ssl_suite.core.check import within
-    from ssl_suite.core.folder import load_encoder
+    from ssl_suite.core.load import load_encoder
     from ssl_suite.methods.text.causal_lm import CausalLM
     from ssl_suite.plugins import load_all
 

@@ -20,7 +20,7 @@ from ssl_suite.core.files import check_target, replacing
 from ssl_suite.core.flops import peak_flops, step_flops
 from ssl_suite.core.folder import is_encoder_folder, save_encoder, stored_weights
 from ssl_suite.core.hashing import config_hash
-from ssl_suite.core.module import log_interval
+from ssl_suite.core.log import log_interval
 
 if TYPE_CHECKING:
     from ssl_suite.core.method import Method

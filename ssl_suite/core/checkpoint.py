@@ -16,8 +16,9 @@ from torch.distributed.tensor import DTensor
 from ssl_suite.core.encoder import Encoder, encoder_class
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
-from ssl_suite.core.folder import CONFIG, load_strictly, untied
+from ssl_suite.core.folder import CONFIG
 from ssl_suite.core.reading import a_file
+from ssl_suite.core.weights import load_strictly, untied
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 

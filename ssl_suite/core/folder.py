@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_suite.core.arguments import build
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, encoder_class
-from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
 from ssl_suite.core.hashing import sha256
-from ssl_suite.core.random import drawn_from, run_seed
 from ssl_suite.core.reading import a_file, check_values, read_json, read_tokenizer, read_weights, stored_shapes
-from ssl_suite.core.sharding import identity, whole
-from ssl_suite.plugins import load_all
+from ssl_suite.core.sharding import whole
+from ssl_suite.core.weights import load_strictly, untied, write_weights
 
 CONFIG, WEIGHTS, HEADS = "config.json", "model.safetensors", "heads.safetensors"
 TOKENIZER, PROVENANCE, MANIFEST = "tokenizer.json", "provenance.json", "manifest.json"
 HASHED = (CONFIG, WEIGHTS, HEADS, TOKENIZER, PROVENANCE)
 """What a manifest may name: all that is ever read."""
 FILES = {*HASHED, MANIFEST}
-
-schemes: dict[str, Callable[[str], Encoder]] = {}
-"""`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`); filled by ssl_suite.encoders."""
 
 
 def is_encoder_folder(folder: Path) -> bool:
@@ -106,26 +99,6 @@ def stored_weights(encoder: Encoder) -> dict[str, Tensor]:
     return {name: whole(tensor) for name, tensor in untied(encoder.state_dict(keep_vars=True)).items()}
 
 
-def untied(weights: Mapping[str, Tensor], stored: Iterable[Tensor] = ()) -> dict[str, Tensor]:
-    """Each tensor once, under its first name: what shares memory with an earlier one, or with `stored`, is left out."""
-    seen = {identity(tensor) for tensor in stored}
-    kept = {}
-    for name, tensor in weights.items():
-        if identity(tensor) not in seen or not tensor.numel():
-            kept[name] = tensor.detach()
-        seen.add(identity(tensor))
-    return kept
-
-
-def write_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors as safetensors; an error of the disk is an OSError."""
-    try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, str(path), metadata)
-    except SafetensorError as error:
-        full = "space" in str(error).lower()
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
-
-
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Where an encoder's weights come from; empty where its folder does not say.
 
@@ -184,89 +157,6 @@ def load_weights(encoder: Encoder, folder: Path) -> None:
     if (folder / HEADS).exists():
         encoder.heads = read_weights(folder / HEADS)
         check_values(encoder.heads, encoder.heads, str(folder / HEADS))
-
-
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str, given: Iterable[Tensor] = ()) -> None:
-    """Copies `weights` in; every name and shape must match, but tied tensors come once.
-
-    Args:
-        module: what they are for.
-        weights: name → tensor, as `untied` leaves them.
-        source: what a message calls them.
-        given: tensors of the module that come from elsewhere, such as a word embedding that a head is tied to.
-
-    Raises:
-        UserError: lists what is missing, unexpected, or of another shape; or a value that is no weight.
-    """
-    own = module.state_dict()
-    needed = untied(own, given)
-    missing, unexpected = sorted(set(needed) - set(weights)), sorted(set(weights) - set(own))
-    shapes = [n for n in weights if n in own and weights[n].shape != own[n].shape]
-    if missing or unexpected or shapes:
-        raise UserError(
-            f"{source} does not fit {type(module).__name__}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
-            f"other shape {shapes[:5]} ({len(missing)}, {len(unexpected)} and {len(shapes)} in all)."
-        )
-    check_values(weights, own, source)
-    module.load_state_dict(weights, strict=False)
-
-
-def load_encoder(source: str | Path | Encoder) -> Encoder:
-    """Gives an encoder: a folder of ours, `random:FOLDER-OR-URI` (the same, untrained) or a URI such as `hf:gpt2`.
-
-    A run's folder stands for its encoder, a checkpoint for the encoder in it.
-    Random weights are drawn from the run's seed, so that one seed gives one encoder.
-    """
-    if isinstance(source, Encoder):
-        source.check()
-        return source
-    text = located(str(source))
-    scheme, colon, rest = text.partition(":")
-    rest = located(rest)
-    if colon and scheme == "random":
-        with drawn_from(run_seed()):
-            return untrained(rest)
-    if colon and known_scheme(scheme):
-        return schemes[scheme](rest)
-    folder = Path(text)
-    if folder.suffix == ".ckpt" and folder.exists():
-        from ssl_suite.core.checkpoint import encoder_of
-
-        return encoder_of(folder)
-    if not folder.is_dir():
-        known = ["random", *schemes]
-        hint = nearest(text, Encoder.registry) if "/" not in text else ""
-        uris = ", ".join(f"{k}:" for k in known)
-        raise UserError(f"No encoder folder {text!r}, and it is no encoder class and no URI ({uris}).{hint}")
-    encoder = build_encoder(folder)
-    load_weights(encoder, folder)
-    encoder.check()
-    return encoder
-
-
-def untrained(source: str) -> Encoder:
-    """The encoder of a folder or URI with new weights and its tokenizer."""
-    scheme, colon, _ = source.partition(":")
-    if not (colon and known_scheme(scheme)) and not source.endswith(".ckpt"):
-        return build_encoder(Path(source))
-    trained = load_encoder(source)
-    encoder = type(trained)(**trained.config)
-    encoder.tokenizer, encoder.preprocess = trained.tokenizer, trained.preprocess
-    return encoder
-
-
-def known_scheme(scheme: str) -> bool:
-    """Whether a URI may begin so; the suite and its plug-ins are imported before the answer is no."""
-    if scheme not in schemes and scheme.isidentifier():
-        load_all()
-    return scheme in schemes
-
-
-def located(source: str) -> str:
-    """Where the encoder of a run is, if `source` is the run's folder: written at its end, before in its checkpoint."""
-    run = Path(source)
-    kept = [p for p in (run / "encoder", run / "checkpoints" / "last.ckpt") if p.exists()]
-    return str(kept[0]) if kept and not (run / CONFIG).exists() else source
 
 
 def fingerprint(encoder: Encoder) -> str:

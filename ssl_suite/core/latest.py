@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from ssl_suite.core.check import within
 from ssl_suite.core.checkpoint import LAST
 from ssl_suite.core.errors import Interrupted
-from ssl_suite.core.module import log_interval
+from ssl_suite.core.log import log_interval
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAVE = 1

@@ -1,4 +1,4 @@
-"""metrics.csv: a row for each logged step, appended to by a run that goes on; nothing logged before is lost."""
+"""When a figure is logged, and metrics.csv: a row for each logged step, appended to by a run that goes on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
@@ -76,3 +77,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and None not in row.values()]
+
+
+def log_interval(trainer: pl.Trainer) -> int:
+    """Steps between two logs, at least 1."""
+    return max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]

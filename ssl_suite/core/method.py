@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from ssl_suite.core.batch import Batch
+from ssl_suite.core.callbacks import WriteEncoder
 from ssl_suite.core.collapse import collapse_signs
 from ssl_suite.core.data import Request
 from ssl_suite.core.ema import Ramp, update_teacher
 from ssl_suite.core.encoder import Encoder
-from ssl_suite.core.folder import load_encoder, load_strictly, untied
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.module import TrainModule, detached
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.sharding import whole
 from ssl_suite.core.task import TargetKind
+from ssl_suite.core.weights import load_strictly, untied
 
 
 @dataclass(eq=False)
@@ -255,8 +257,6 @@ class Method(TrainModule):
         self.after_step()
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        from ssl_suite.core.callbacks import WriteEncoder
-
         return [*super().configure_callbacks(), WriteEncoder()]
 
     @torch.no_grad()

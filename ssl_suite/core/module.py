@@ -18,12 +18,15 @@ from torchmetrics import MeanMetric
 
 from ssl_suite.core.batch import Batch
 from ssl_suite.core.batch_norm import sync_batch_norms
+from ssl_suite.core.callbacks import StopOnNonFinite, Throughput
 from ssl_suite.core.checkpoint import check_finite, describe, tokenizer_of
 from ssl_suite.core.data import DataModule, batches_done, run_seed
 from ssl_suite.core.encoder import Encoder, an
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import fingerprint, load_encoder, located
+from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.load import load_encoder, located
+from ssl_suite.core.log import log_interval
 from ssl_suite.core.muon import hidden_matrices, split_matrices
 from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_cover, parameter_groups
 from ssl_suite.core.outcomes import Example, by_id, gathered
@@ -115,8 +118,6 @@ class TrainModule(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        from ssl_suite.core.callbacks import StopOnNonFinite, Throughput
-
         return [StopOnNonFinite(), Throughput()]
 
     def on_train_start(self) -> None:
@@ -251,11 +252,6 @@ def encoder_shape(encoder: Encoder) -> str:
     """Hash of class, arguments and tokenizer: what an encoder shares with its untrained twin."""
     tokenizer = encoder.tokenizer.to_str() if encoder.tokenizer is not None else None
     return config_hash({"class": type(encoder).__name__, **encoder.config, "tokenizer": tokenizer})
-
-
-def log_interval(trainer: pl.Trainer) -> int:
-    """Steps between two logs, at least 1."""
-    return max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
 def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from ssl_suite.core.data import DataModule, Loader, Request
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import check_target, replacing
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.readout import Readout
 from ssl_suite.data.common.layout import SPLIT_OF
 from ssl_suite.plugins import load_all

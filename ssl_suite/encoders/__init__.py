@@ -1,7 +1,7 @@
 """Encoders: one transformer trunk, text, images (any timm backbone), speech, the simple baselines, and the hub's."""
 
 from ssl_suite.core.encoder import Encoder
-from ssl_suite.core.folder import schemes
+from ssl_suite.core.load import schemes
 
 
 def _from_hub(name: str) -> Encoder:

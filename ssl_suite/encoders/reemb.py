@@ -6,7 +6,7 @@ import torch
 
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder, schemes
+from ssl_suite.core.load import load_encoder, schemes
 from ssl_suite.core.random import drawn_from, run_seed
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids

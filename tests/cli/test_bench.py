@@ -18,7 +18,8 @@ from ssl_suite.cli import fit, main
 from ssl_suite.cli.suite import SuiteCLI
 from ssl_suite.core.errors import Interrupted, UserError
 from ssl_suite.core.files import locked
-from ssl_suite.core.folder import load_encoder, save_encoder
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.load import load_encoder
 
 BENCH = """\
 name: small

@@ -11,7 +11,7 @@ import torch
 from cli_recipes import METHODS
 
 from ssl_suite.cli import main
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.data.embeddings import data_for
 
 IMAGE = {"image": ["--image_size=16"]}

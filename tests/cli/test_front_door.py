@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in [*LIGHTNING, *OTHERS]:
         assert f"\n  {command} " in text
     assert text.count("ssl-suite ") >= 4
+
+
+def test_of_the_parser_and_of_lightning_s_command_line_only_public_names_are_used() -> None:
+    from jsonargparse import ArgumentParser
+    from pytorch_lightning.cli import LightningCLI
+
+    private = {n for cls in (LightningCLI, ArgumentParser) for n in dir(cls) if n[0] == "_" and n[:2] != "__"}
+    assert "_run_subcommand" in private
+    for path in Path(ssl_suite.__file__).parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        used = {n.attr for n in nodes if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Store)}
+        used |= {n.name for n in nodes if isinstance(n, ast.FunctionDef)} if path.parent.name == "cli" else set()
+        assert used & private == set(), path
+        assert not any("._" in (n.module or "") for n in nodes if isinstance(n, ast.ImportFrom)), path
 
 
 def test_the_catalogue_holds_what_a_recipe_can_name() -> None:

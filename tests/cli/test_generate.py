@@ -11,7 +11,7 @@ import pytest
 from cli_recipes import DATA, QUICK
 
 from ssl_suite.cli import main
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.methods.text.causal_lm import CausalLM
 
 SHAPE = "{vocab_size: 400, dim: 16, layers: 1, heads: 2, causal: true, max_length: 64}"

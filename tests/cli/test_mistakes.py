@@ -309,7 +309,7 @@ def test_a_full_disk_leaves_nothing_half_written(
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ssl_suite.core.folder.save_file", full)
+    monkeypatch.setattr("ssl_suite.core.weights.save_file", full)
     message = fails(*simclr)
     assert "disk is full" in message
     assert str(tmp_path / "run/encoder") in message

@@ -25,8 +25,9 @@ from ssl_suite.bench.store import Store
 from ssl_suite.cli import main
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import locked
-from ssl_suite.core.folder import load_encoder, save_encoder
+from ssl_suite.core.folder import save_encoder
 from ssl_suite.core.latest import queue_again
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.runs import checkpoint_path, default_out
 
 Sources = dict[str, str]

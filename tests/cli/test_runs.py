@@ -18,7 +18,7 @@ from cli_recipes import DATA, ENCODERS, METHODS, QUICK
 from ssl_suite.bench.outcomes import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import main
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.data.embeddings import data_for
 
 TASKS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cli_recipes import CONFIGS, DATA, ENCODERS, QUICK, printed
 
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 
 
 def test_ddp_with_synchronised_batch_norms(sources: dict[str, str], tmp_path: Path) -> None:

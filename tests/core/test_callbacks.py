@@ -26,8 +26,8 @@ from ssl_suite.core.callbacks import Throughput, utilisation
 from ssl_suite.core.encoder import batch_units
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.flops import step_flops
-from ssl_suite.core.folder import load_encoder
 from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.method import StepOutput
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech

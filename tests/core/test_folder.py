@@ -28,7 +28,8 @@ from tiny import (
 import ssl_suite.core.folder as folder_module
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import FILES, HASHED, fingerprint, load_encoder, save_encoder, schemes, write_manifest
+from ssl_suite.core.folder import FILES, HASHED, fingerprint, save_encoder, write_manifest
+from ssl_suite.core.load import load_encoder, schemes
 from ssl_suite.encoders.simple import BagOfWords, Fbank, RawPixels
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
@@ -344,7 +345,7 @@ def test_loading_draws_as_much_as_building_alone(name: str, tmp_path: Path) -> N
     [
         "import ssl_suite; ssl_suite.load({!r})",
         "from ssl_suite.core.finetune import Finetune; from ssl_suite.tasks.classify import Classify; "
-        "from ssl_suite.core.folder import known_scheme; assert known_scheme('timm') and not known_scheme('tim'); "
+        "from ssl_suite.core.load import known_scheme; assert known_scheme('timm') and not known_scheme('tim'); "
         "Finetune({!r}, Classify())",
     ],
     ids=["class", "scheme"],

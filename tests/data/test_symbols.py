@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder, save_encoder
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders import reemb  # noqa: F401  registers the scheme
 from ssl_suite.encoders.tokenizer import special_ids, train_tokenizer

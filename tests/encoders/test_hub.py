@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from ssl_suite.core.batch import TextBatch, lengths_to_mask
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder, save_encoder
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.encoders.hub.export import export_encoder
 from ssl_suite.encoders.hub.families import FAMILIES
 from ssl_suite.encoders.text import TextEncoder

@@ -12,7 +12,8 @@ from tiny import text_batch
 from torch import nn
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder, save_encoder
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.readout import Readout
 from ssl_suite.encoders.lstm import FILTERS, LSTMEncoder, lstm, reversal, spell
 from ssl_suite.encoders.tokenizer import train_tokenizer

@@ -15,7 +15,8 @@ from torch import Tensor
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder, save_encoder
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.encoders.image import IMAGENET, ImageEncoder
 
 SMALL = {

@@ -17,7 +17,7 @@ from ssl_suite.core.checkpoint import encoder_of
 from ssl_suite.core.ema import Ramp
 from ssl_suite.core.encoder import Encoder, Tokens
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
 from ssl_suite.encoders.image import ImageEncoder

@@ -13,7 +13,8 @@ from tiny import QUIET, files_below, text_batch, tiny_text_encoder
 
 from ssl_suite.cli import main
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import fingerprint, load_encoder, save_encoder, write_manifest
+from ssl_suite.core.folder import fingerprint, save_encoder, write_manifest
+from ssl_suite.core.load import load_encoder
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.hub.export import export_encoder
 from ssl_suite.methods.text.causal_lm import CausalLM

@@ -15,7 +15,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from tiny import QUIET, tiny_text_encoder
 from torch.distributed.tensor import DTensor
 
-from ssl_suite.core.folder import load_encoder
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.sharding import FSDP2
 from ssl_suite.data.image.images import Images

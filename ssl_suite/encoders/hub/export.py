@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
-from ssl_suite.core.folder import write_weights
+from ssl_suite.core.weights import write_weights
 from ssl_suite.encoders.hub.families import (
     ALBERT,
     BERT,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ssl_suite.core.arguments import build, check_types
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.core.folder import load_strictly
 from ssl_suite.core.reading import a_file, read_json, read_weights
+from ssl_suite.core.weights import load_strictly
 from ssl_suite.encoders.hub.families import (
     ACTIVATIONS,
     FAMILIES,

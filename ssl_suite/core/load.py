@@ -1,0 +1,72 @@
+"""An encoder from what names it: a folder, a run, a checkpoint, or a URI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ssl_suite.core.checkpoint import encoder_of
+from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.folder import CONFIG, build_encoder, load_weights
+from ssl_suite.core.random import drawn_from, run_seed
+from ssl_suite.plugins import load_all
+
+schemes: dict[str, Callable[[str], Encoder]] = {}
+"""`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`); filled by ssl_suite.encoders."""
+
+
+def load_encoder(source: str | Path | Encoder) -> Encoder:
+    """Gives an encoder: a folder of ours, `random:FOLDER-OR-URI` (the same, untrained) or a URI such as `hf:gpt2`.
+
+    A run's folder stands for its encoder, a checkpoint for the encoder in it.
+    Random weights are drawn from the run's seed, so that one seed gives one encoder.
+    """
+    if isinstance(source, Encoder):
+        source.check()
+        return source
+    text = located(str(source))
+    scheme, colon, rest = text.partition(":")
+    rest = located(rest)
+    if colon and scheme == "random":
+        with drawn_from(run_seed()):
+            return untrained(rest)
+    if colon and known_scheme(scheme):
+        return schemes[scheme](rest)
+    folder = Path(text)
+    if folder.suffix == ".ckpt" and folder.exists():
+        return encoder_of(folder)
+    if not folder.is_dir():
+        known = ["random", *schemes]
+        hint = nearest(text, Encoder.registry) if "/" not in text else ""
+        uris = ", ".join(f"{k}:" for k in known)
+        raise UserError(f"No encoder folder {text!r}, and it is no encoder class and no URI ({uris}).{hint}")
+    encoder = build_encoder(folder)
+    load_weights(encoder, folder)
+    encoder.check()
+    return encoder
+
+
+def untrained(source: str) -> Encoder:
+    """The encoder of a folder or URI with new weights and its tokenizer."""
+    scheme, colon, _ = source.partition(":")
+    if not (colon and known_scheme(scheme)) and not source.endswith(".ckpt"):
+        return build_encoder(Path(source))
+    trained = load_encoder(source)
+    encoder = type(trained)(**trained.config)
+    encoder.tokenizer, encoder.preprocess = trained.tokenizer, trained.preprocess
+    return encoder
+
+
+def known_scheme(scheme: str) -> bool:
+    """Whether a URI may begin so; the suite and its plug-ins are imported before the answer is no."""
+    if scheme not in schemes and scheme.isidentifier():
+        load_all()
+    return scheme in schemes
+
+
+def located(source: str) -> str:
+    """Where the encoder of a run is, if `source` is the run's folder: written at its end, before in its checkpoint."""
+    run = Path(source)
+    kept = [p for p in (run / "encoder", run / "checkpoints" / "last.ckpt") if p.exists()]
+    return str(kept[0]) if kept and not (run / CONFIG).exists() else source
