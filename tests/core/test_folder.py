@@ -25,7 +25,6 @@ from tiny import (
     tiny_text_encoder,
 )
 
-import ssl_suite.core.folder as folder_module
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import FILES, HASHED, fingerprint, save_encoder, write_manifest
@@ -373,7 +372,7 @@ def test_a_full_disk_leaves_the_old_folder_and_nothing_else(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(folder_module, "save_file", fail)
+    monkeypatch.setattr("ssl_suite.core.weights.save_file", fail)
     for place in (saved, saved.parent / "other"):
         with pytest.raises(UserError, match="disk is full"):
             save_encoder(tiny_text_encoder(), place)
