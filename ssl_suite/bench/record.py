@@ -101,16 +101,16 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
     if reason := unfinished(trainer, model, run.checkpoint):
         rank_zero_warn(f"No result was recorded: {reason}.")
         return []
-    data: Any = model.data
+    data = model.data
     method, role = origin(model)
-    shared = {
+    shared: dict[str, Any] = {
         "modality": model.encoder.modality,
         "name": run.name or ("random" if (run.role or role) == "random" else method),
         "method": method,
         "role": run.role or role,
         "encoder": shape_name(model.encoder, model.shape),
         "weights": model.weights,
-        "task": run.task or f"{data.source_name.removeprefix('samples:')}/{data.target_column}",
+        "task": run.task or data.task_name,
         "data": data.source_name,
         "data_hash": data_hash(data),
         "fold": 0,

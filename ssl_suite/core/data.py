@@ -52,6 +52,8 @@ class DataModule(pl.LightningDataModule, ABC):
     """Most padded units of `lengths` in a training batch; None: `batch_size` decides."""
     eval_budget: float | None = None
     """The same of a batch that is evaluated or encoded, beside `eval_batch_size`."""
+    tokenizer: Any = None
+    """Of texts, once they are served."""
     unseen: Sequence[str] = ()
     """Labels that occur, but not in training: right answers that nobody can give, see `Task.unseen`."""
 
@@ -147,6 +149,16 @@ class DataModule(pl.LightningDataModule, ABC):
         """Whether a split has targets, where a task wants some; without, it is only for `predict`."""
         return True
 
+    @property
+    def labels_used(self) -> int:
+        """Labelled training items a task learns from."""
+        return self.size("train") if self.has("train") and self.has_targets("train") else 0
+
+    @property
+    def task_name(self) -> str:
+        """How results name the task, unless the user does."""
+        return self.source_name.removeprefix("samples:")
+
     def expect_known(self, split: str) -> None:
         """Raises UserError at a row whose label the task cannot learn."""
 
@@ -177,7 +189,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def _served(self, request: Request) -> bool:
         """Whether this was asked before; a tokenizer or preprocessing that came from here is no new wish."""
-        mine = getattr(self, "tokenizer", None)
+        mine = self.tokenizer
         before = self.request and replace(self.request, tokenizer=mine, labels=None, preprocess={})
         return (
             before == replace(request, tokenizer=request.tokenizer or mine, labels=None, preprocess={})

@@ -85,7 +85,7 @@ class Finetune(Evaluation):
         )
         self.data.serve(request)
         if self.encoder.modality == "text":
-            self.encoder.tokenizer = getattr(self.data, "tokenizer", None)
+            self.encoder.tokenizer = self.data.tokenizer
         if known is None:
             self.task.build(self.readout.dim, self.data.labels)
         elif stage == "fit":

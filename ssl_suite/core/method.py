@@ -192,7 +192,7 @@ class Method(TrainModule):
             if isinstance(encoder, Encoder):
                 encoder.preprocess = self.encoder.preprocess | self.data.preprocess(request)
                 if encoder.modality == "text":
-                    encoder.tokenizer = getattr(self.data, "tokenizer", None)
+                    encoder.tokenizer = self.data.tokenizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | None]:
         out = self.step(batch)

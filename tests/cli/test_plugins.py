@@ -1,4 +1,4 @@
-"""A package with an entry point adds a method, an encoder and a task under short names; a broken one is left out."""
+"""A package adds classes under short names, which serve from pretraining to the report; a broken one is left out."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ from ssl_suite.core.task import Task
 from ssl_suite.encoders.simple import RawPixels
 from ssl_suite.tasks.classify import Classify
 
+RECIPE = "{model: {class_path: Finetune, init_args: {task: Classify}}, data: Stripes, trainer: {max_epochs: 2}}"
+BENCH = """
+name: stripes
+seeds: [0]
+set: {trainer.accelerator: cpu, data.batch_size: 8}
+encoders:
+  mine: {modality: image, source: ENCODER}
+tasks:
+  stripes: {modality: image, config: [RECIPE]}
+"""
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"
 
 
@@ -53,32 +63,73 @@ def test_list_shows_what_plugins_bring_and_from_where(site: Path) -> None:
     done = python(site, "-m", "ssl_suite", "list", "--format", "json")
     assert done.returncode == 0, done.stderr
     found = {(e["kind"], e["name"]): e["origin"] for e in json.loads(done.stdout)}
-    for key in (("methods", "Agree"), ("encoders", "TinyConv"), ("tasks", "SmoothClassify"), ("plugins", "example")):
+    for key in (
+        ("methods", "Inpaint"),
+        ("encoders", "Patches"),
+        ("tasks", "SmoothClassify"),
+        ("data", "Stripes"),
+        ("plugins", "example"),
+    ):
         assert found[key] == "example"
     assert found["plugins", "broken"] == "broken"
     assert found["methods", "SimCLR"] == "ssl_suite"
-    assert "Agree" in python(site, "-m", "ssl_suite", "list", "methods").stdout
+    assert "Inpaint" in python(site, "-m", "ssl_suite", "list", "methods").stdout
+
+
+def run(site: Path, *commands: list[str]) -> str:
+    """Runs commands one after the other in a process that has the plug-ins; returns what they say beside."""
+    code = f"from ssl_suite.cli import main; print([main(a) for a in {list(commands)!r}])"
+    done = python(site, "-c", code)
+    assert done.stdout.splitlines()[-1] == str([0] * len(commands)), done.stderr
+    return done.stderr
 
 
 def test_a_run_with_classes_of_a_plugin_and_a_broken_one_beside(
     site: Path, tmp_path: Path, sources: dict[str, str]
 ) -> None:
     data = [*DATA["image"], f"--data.source={sources['image']}", "--data.batch_size=16"]
-    fit = ["fit", "--model=Agree", "--model.encoder=TinyConv", "--model.encoder.dim=8", *data, *QUICK]
+    fit = ["fit", "--model=Inpaint", "--model.encoder=Patches", "--model.encoder.dim=8", *data, *QUICK]
     probe = ["fit", "--model=Finetune", f"--model.encoder={tmp_path / 'run/encoder'}", "--model.task=SmoothClassify"]
-    commands = [
+    said = run(
+        site,
         [*fit, f"--out={tmp_path / 'run'}"],
         [*probe, *data, *QUICK, f"--out={tmp_path / 'probe'}", "--test_after=true"],
-    ]
-    code = f"from ssl_suite.cli import main; print([main(a) for a in {commands!r}])"
-    done = python(site, "-c", code)
-    assert done.stdout.splitlines()[-1] == "[0, 0]", done.stderr
-    assert "Plug-in 'broken' (broken_plugin) is broken and left out" in done.stderr
-    assert "a_module_that_nobody_has" in done.stderr
+    )
+    assert "Plug-in 'broken' (broken_plugin) is broken and left out" in said
+    assert "a_module_that_nobody_has" in said
     config = json.loads((tmp_path / "run/encoder/config.json").read_text())
-    assert config == {"class": "TinyConv", "arguments": {"dim": 8}, "preprocess": {"image_size": 16}}
+    assert config == {"class": "Patches", "arguments": {"dim": 8, "patch": 4}, "preprocess": {"image_size": 16}}
     rows = Store(tmp_path / "probe/results.sqlite").rows()
-    assert {(row.method, row.metric) for row in rows} == {("Agree", "accuracy"), ("Agree", "macro_f1")}
+    assert {(row.method, row.metric) for row in rows} == {("Inpaint", "accuracy"), ("Inpaint", "macro_f1")}
+
+
+def test_data_of_a_plugin_from_pretraining_to_the_report(site: Path, tmp_path: Path) -> None:
+    """With nothing but what `DataModule` asks of it."""
+    data = ["--data=Stripes", "--data.batch_size=8", *QUICK]
+    judge = ["--model=Finetune", f"--model.encoder={tmp_path / 'a/encoder'}", "--model.task=Classify", *data]
+    trained = f"--ckpt_path={tmp_path / 'b/checkpoints/best.ckpt'}"
+    recipe, bench = tmp_path / "recipe.yaml", tmp_path / "bench.yaml"
+    recipe.write_text(RECIPE)
+    bench.write_text(BENCH.replace("ENCODER", str(tmp_path / "a/encoder")).replace("RECIPE", str(recipe)))
+    said = run(
+        site,
+        ["fit", "--model=Inpaint", "--model.encoder=Patches", *data, f"--out={tmp_path / 'a'}"],
+        ["fit", *judge, f"--out={tmp_path / 'b'}"],
+        ["test", *judge, trained, f"--out={tmp_path / 'b'}"],
+        ["predict", *judge, trained, f"--out={tmp_path / 'b'}"],
+        ["bench", "-c", str(bench), f"--out={tmp_path / 'bench'}"],
+        ["report", str(tmp_path / "bench")],
+    )
+    assert "Traceback" not in said
+    rows = [row for row in Store(tmp_path / "b/results.sqlite").rows() if row.main]
+    assert [(row.task, row.data, row.labels, row.method) for row in rows] == [("Stripes", "Stripes", 32, "Inpaint")]
+    answers = [json.loads(line) for line in (tmp_path / "b/predictions.jsonl").read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == [str(i) for i in range(16)]
+    right = [answer["prediction"] == ("across", "along")[i % 2] for i, answer in enumerate(answers)]
+    assert rows[0].value == pytest.approx(sum(right) / 16)
+    rows = Store(tmp_path / "bench/results.sqlite").rows()
+    assert {(row.name, row.task, row.error) for row in rows} == {("mine", "stripes", ""), ("random", "stripes", "")}
+    assert "stripes" in (tmp_path / "bench/report.html").read_text()
 
 
 class Undecided(Classify):
@@ -95,7 +146,7 @@ def test_an_incomplete_class_is_one_sentence(fails: Callable[..., str], sources:
 
 def test_without_the_plugin_its_encoder_is_named_as_unknown(fails: Callable[..., str], tmp_path: Path) -> None:
     save_encoder(RawPixels(), tmp_path)
-    (tmp_path / "config.json").write_text('{"class": "TinyConv", "arguments": {}}')
+    (tmp_path / "config.json").write_text('{"class": "Patches", "arguments": {}}')
     write_manifest(tmp_path)
     message = fails("embed", str(tmp_path), "samples:digits", f"--out={tmp_path / 'e.parquet'}")
-    assert message.startswith("'TinyConv' is not an encoder class known here.")
+    assert message.startswith("'Patches' is not an encoder class known here.")

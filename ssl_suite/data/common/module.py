@@ -161,6 +161,10 @@ class SourceData(DataModule):
         """Labelled rows a task learns from."""
         return len(self.targets.encoded.get("train", ())) if self.targets else 0
 
+    @property
+    def task_name(self) -> str:
+        return f"{super().task_name}/{self.target_column}"
+
     def splits(self) -> Sequence[str]:
         return list(self.rows)
 
