@@ -18,7 +18,7 @@ from text import LENGTH, OPTIM, VOCAB, batch, shape
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.sampler import plain_batches
-from ssl_suite.data.text.text import Item, Text
+from ssl_suite.data.text.text import Text, TextItem
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import SPECIAL
 from ssl_suite.methods.text.masked_lm import MaskedLM
@@ -32,7 +32,7 @@ class Padded(Text):
     def train_batches(self, epoch: int) -> list[list[int]]:
         return plain_batches(self.size("train"), self.batch_size, 0, epoch, drop_last=True)
 
-    def collate(self, items: list[Item]) -> TextBatch:
+    def collate(self, items: list[TextItem]) -> TextBatch:
         made = super().collate(items)
         missing = LENGTH - made.ids.shape[1]
         made.ids = torch.nn.functional.pad(made.ids, (0, missing), value=SPECIAL.index("[PAD]"))

@@ -102,7 +102,7 @@ def load_benchmark(path: Path) -> Benchmark:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """One run of a task: which encoder, which seed.
 
     Attributes:
@@ -132,26 +132,26 @@ class Cell:
         return self.label if self.role == "ssl" else None
 
 
-def cells(benchmark: Benchmark, out: Path) -> Iterator[Cell]:
+def jobs(benchmark: Benchmark, out: Path) -> Iterator[Job]:
     """Every run of the tasks, baselines first; encoders of one shape and tokenizer share their random weights."""
     for task in benchmark.tasks:
         encoders = [e for e in benchmark.encoders if e.modality == task.modality]
         for seed in benchmark.seeds:
             if task.simple:
-                yield Cell(task, "simple", seed, task.simple, "simple")
+                yield Job(task, "simple", seed, task.simple, "simple")
             shapes: set[str] = set()
             for encoder in encoders:
                 folder = encoder.folder(out)
                 if (shape := folder_shape(folder)) not in shapes:
                     random = {"model.encoder": f"random:{folder}", "role": "random"}  # fine-tuned too, where all are
-                    yield Cell(task, f"random-{encoder.name}", seed, random, "random", f"random:{folder}")
+                    yield Job(task, f"random-{encoder.name}", seed, random, "random", f"random:{folder}")
                 shapes.add(shape)
                 for scheme in task.schemes:
                     source = f"{scheme}:{folder}"
                     label = f"{encoder.name} {scheme}"
-                    yield Cell(task, label, seed, {"model.encoder": source, "name": label}, "ssl", source)
+                    yield Job(task, label, seed, {"model.encoder": source, "name": label}, "ssl", source)
                 source = str(folder)
-                yield Cell(task, encoder.name, seed, {"model.encoder": source, "name": encoder.name}, "ssl", source)
+                yield Job(task, encoder.name, seed, {"model.encoder": source, "name": encoder.name}, "ssl", source)
 
 
 def folder_shape(folder: Path) -> str:

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite import __version__
 from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
-from ssl_suite.bench.outcomes import write_outcomes
+from ssl_suite.bench.outcome_files import write_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.data import run_seed

@@ -39,7 +39,7 @@ METRICS = {
 
 
 @dataclass
-class Entry:
+class GridCell:
     """One cell of a results table."""
 
     text: str = "–"
@@ -54,7 +54,7 @@ class Grid:
     """A results table: headings, and (name, role, detail, entries) rows."""
 
     headings: list[dict[str, str]]
-    rows: list[tuple[str, str, str, list[Entry]]]
+    rows: list[tuple[str, str, str, list[GridCell]]]
 
 
 def build_report(folder: Path) -> Path:
@@ -211,7 +211,7 @@ def _grid(cells: list[Cell], found: Mapping[Cell, Verdict]) -> Grid:
     names, keyed = row_names(cells), row_keys(cells)
     keys = sorted(names, key=lambda key: ROLES.index(key.role))
     table: dict[tuple[RowKey, Column], Cell] = {(keyed[cell], cell.column): cell for cell in cells}
-    rows = [(names[key], key.role, f"{key.method}, {key.encoder}", [Entry() for _ in columns]) for key in keys]
+    rows = [(names[key], key.role, f"{key.method}, {key.encoder}", [GridCell() for _ in columns]) for key in keys]
     for i, column in enumerate(columns):
         own = [cell for cell in cells if cell.column == column]
         places, winner = decimals(value for cell in own for value in cell.values), best(own)
@@ -220,7 +220,7 @@ def _grid(cells: list[Cell], found: Mapping[Cell, Verdict]) -> Grid:
                 title = f"seeds {', '.join(map(str, cell.seeds))}; {cell.protocol}; {cell.encoder}"
                 mark = found[cell].mark if cell in found else 0
                 texts = format_value(cell, places), format_median(cell, places)
-                row[3][i] = Entry(texts[0], cell is winner, mark, title, texts[1])
+                row[3][i] = GridCell(texts[0], cell is winner, mark, title, texts[1])
     return Grid([_heading(column, [c for c in cells if c.column == column]) for column in columns], rows)
 
 

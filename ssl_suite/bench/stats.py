@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ssl_suite.bench.outcomes import read_outcomes
+from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.resample import Outcomes, resampled
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ssl_suite import __version__
-from ssl_suite.bench.benchmark import Benchmark, Cell, Pretraining, Settings, TaskEntry, cells, command
+from ssl_suite.bench.benchmark import Benchmark, Job, Pretraining, Settings, TaskEntry, command, jobs
 from ssl_suite.bench.commands import CommandLine, Resolved
 from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
 from ssl_suite.bench.record import PROTOCOL_VERSION
@@ -35,7 +35,7 @@ LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 
 @dataclass(frozen=True)
 class Identity:
-    """What determines a cell's number beside its seed, as columns of `Result`; `encoder` is what tables call it."""
+    """What determines a job's number beside its seed, as columns of `Result`; `encoder` is what tables call it."""
 
     encoder: str
     weights: str
@@ -88,31 +88,31 @@ class Work:
             self.made.append(entry)
 
     def judge(self) -> None:
-        """Runs every cell that has no result of the same identity, and keeps why where one gives none."""
+        """Runs every job that has no result of the same identity, and keeps why where one gives none."""
         store = Store(self.out / "results.sqlite")
-        everything = list(cells(replace(self.benchmark, encoders=self.made), self.out))
-        wanted = [(cell, self._identity(cell)) for cell in everything]
+        everything = list(jobs(replace(self.benchmark, encoders=self.made), self.out))
+        wanted = [(job, self._identity(job)) for job in everything]
         left = [(c, i) for c, i in wanted if not any(_is_of(row, c, i) for row in store.rows(run=str(c.folder)))]
         self.console.rule(f"Judging: {len(wanted)} runs, {len(wanted) - len(left)} done before")
-        for number, (cell, identity) in enumerate(left, 1):
-            place, title = str(cell.folder), f"[{number:>3}/{len(left)}] {cell.task.name}: {cell.label}"
-            arguments = self._judging(cell)
+        for number, (job, identity) in enumerate(left, 1):
+            place, title = str(job.folder), f"[{number:>3}/{len(left)}] {job.task.name}: {job.label}"
+            arguments = self._judging(job)
             if error := self._try(arguments, self.out / place):
                 self._fail(Path(place), error)
-                store.add([_failed(cell, identity, arguments, error)], instead_of=place)
+                store.add([_failed(job, identity, arguments, error)], instead_of=place)
                 continue
             main = [row for row in store.rows(run=place) if row.main]
             said = f"{main[0].metric} {main[0].value:.3f}" if main else "no result"
-            self.console.print(f"{title}, seed {cell.seed}: {said}", markup=False, highlight=False)
+            self.console.print(f"{title}, seed {job.seed}: {said}", markup=False, highlight=False)
 
     def _pretraining(self, entry: Pretraining) -> list[str]:
         return command(entry.config, entry.set, {"out": entry.folder(self.out).parent, "overwrite": True})
 
-    def _judging(self, cell: Cell) -> list[str]:
-        fixed: Settings = {"seed_everything": cell.seed, "out": self.out / cell.folder, "overwrite": True}
-        fixed |= {"test_after": True} if cell.task.run == "fit" else {}
-        fixed |= {"results": self.out / "results.sqlite", "task_name": cell.task.name}
-        return command(cell.task.config, cell.task.set, cell.settings, QUIET, fixed, run=cell.task.run)
+    def _judging(self, job: Job) -> list[str]:
+        fixed: Settings = {"seed_everything": job.seed, "out": self.out / job.folder, "overwrite": True}
+        fixed |= {"test_after": True} if job.task.run == "fit" else {}
+        fixed |= {"results": self.out / "results.sqlite", "task_name": job.task.name}
+        return command(job.task.config, job.task.set, job.settings, QUIET, fixed, run=job.task.run)
 
     def _is_made(self, entry: Pretraining) -> bool:
         path = entry.folder(self.out) / PROVENANCE
@@ -123,16 +123,16 @@ class Work:
             return known.get("weights") == fingerprint(load_encoder(entry.source))
         return known.get("config_hash") == config_hash(self.recipes[entry.name].dumped())
 
-    def _identity(self, cell: Cell) -> Identity:
-        known = self.tasks[cell.task.name]
-        if cell.source is None:
+    def _identity(self, job: Job) -> Identity:
+        known = self.tasks[job.task.name]
+        if job.source is None:
             return Identity(*known.baseline, known.data_hash, known.simple_recipe)
-        if cell.source not in self.encoders:
-            encoder = load_encoder(cell.source)
-            self.encoders[cell.source] = (
-                shape_name(encoder, encoder_shape(encoder)), weights_hash(encoder, cell.source)
+        if job.source not in self.encoders:
+            encoder = load_encoder(job.source)
+            self.encoders[job.source] = (
+                shape_name(encoder, encoder_shape(encoder)), weights_hash(encoder, job.source)
             )  # fmt: skip
-        return Identity(*self.encoders[cell.source], known.data_hash, known.recipe)
+        return Identity(*self.encoders[job.source], known.data_hash, known.recipe)
 
     def _try(self, arguments: list[str], folder: Path) -> str:
         """Runs a command line; returns why it failed, or "". A fault that is not the user's leaves its traceback."""
@@ -185,21 +185,21 @@ class Known:
         return self.resolve(command(self.task.config, self.task.set, settings, QUIET, fixed, run=self.task.run))
 
 
-def _is_of(row: Result, cell: Cell, identity: Identity) -> bool:
-    """Whether a row is the main result of a cell as it would come out now."""
-    now = (identity.encoder, identity.weights, identity.data_hash, identity.recipe, cell.seed, PROTOCOL_VERSION)
+def _is_of(row: Result, job: Job, identity: Identity) -> bool:
+    """Whether a row is the main result of a job as it would come out now."""
+    now = (identity.encoder, identity.weights, identity.data_hash, identity.recipe, job.seed, PROTOCOL_VERSION)
     version = row.protocol.rpartition("@")[2]
     then = (row.encoder, row.weights, row.data_hash, row.recipe, row.seed, int(version) if version.isdigit() else -1)
-    return row.main and not row.error and then == now and (cell.name is None or row.name == cell.name)
+    return row.main and not row.error and then == now and (job.name is None or row.name == job.name)
 
 
-def _failed(cell: Cell, identity: Identity, arguments: list[str], error: str) -> Result:
-    """The row of a cell that gave no number."""
+def _failed(job: Job, identity: Identity, arguments: list[str], error: str) -> Result:
+    """The row of a job that gave no number."""
     return Result(
-        modality=cell.task.modality, name=cell.name or cell.role, method="", role=cell.role, encoder=identity.encoder,
-        weights=identity.weights, task=cell.task.name, data="", data_hash=identity.data_hash, fold=0, split="test",
-        metric="", main=False, direction="max", value=math.nan, validation=math.nan, seed=cell.seed, labels=0,
-        protocol="", recipe=identity.recipe, checkpoint="", seconds=0.0, run=str(cell.folder),
+        modality=job.task.modality, name=job.name or job.role, method="", role=job.role, encoder=identity.encoder,
+        weights=identity.weights, task=job.task.name, data="", data_hash=identity.data_hash, fold=0, split="test",
+        metric="", main=False, direction="max", value=math.nan, validation=math.nan, seed=job.seed, labels=0,
+        protocol="", recipe=identity.recipe, checkpoint="", seconds=0.0, run=str(job.folder),
         command=f"ssl-suite {shlex.join(arguments)}",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), version=__version__, error=error,
     )  # fmt: skip

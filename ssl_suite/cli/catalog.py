@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Entry:
+class Listed:
     """One thing a user can name.
 
     Attributes:
@@ -41,7 +41,7 @@ class Entry:
     origin: str = "ssl_suite"
 
 
-def catalog() -> list[Entry]:
+def catalog() -> list[Listed]:
     """Everything there is."""
     files = {p: "ssl_suite" for package in BUILT_IN for p in (ROOT / package).rglob("*.py")}
     files[ROOT / f"{CALLBACKS.replace('.', '/')}.py"] = "ssl_suite"
@@ -51,11 +51,11 @@ def catalog() -> list[Entry]:
         *_classes(files),
         *_samples(),
         *_recipes(),
-        *(Entry("plugins", e.name, e.value, e.name) for e in found()),
+        *(Listed("plugins", e.name, e.value, e.name) for e in found()),
     ]
 
 
-def select(kind: str | None) -> list[Entry]:
+def select(kind: str | None) -> list[Listed]:
     """The entries of one kind, or all.
 
     Raises:
@@ -67,7 +67,7 @@ def select(kind: str | None) -> list[Entry]:
     return sorted((e for e in catalog() if kind in (None, e.kind)), key=lambda e: (kinds.index(e.kind), e.name))
 
 
-def to_json(entries: list[Entry]) -> str:
+def to_json(entries: list[Listed]) -> str:
     return json.dumps([asdict(e) for e in entries], indent=1)
 
 
@@ -83,7 +83,7 @@ def _files_of(module: str) -> list[Path]:
     ]
 
 
-def _classes(files: dict[Path, str]) -> Iterator[Entry]:
+def _classes(files: dict[Path, str]) -> Iterator[Listed]:
     found_classes = [(node, origin) for path, origin in files.items() for node in _class_nodes(path)]
     bases = {node.name: [_name(b) for b in node.bases] for node, _ in found_classes}
 
@@ -97,7 +97,7 @@ def _classes(files: dict[Path, str]) -> Iterator[Entry]:
         passes_on = {a.arg for f in node.body if isinstance(f, ast.FunctionDef) for a in [f.args.kwarg] if a}
         abstract = "options" in passes_on and any(node.name in b for b in bases.values())
         if (which := kind(node.name)) and node.name not in KINDS and not node.name.startswith("_") and not abstract:
-            yield Entry(which, node.name, (ast.get_docstring(node) or "").split("\n")[0], origin)
+            yield Listed(which, node.name, (ast.get_docstring(node) or "").split("\n")[0], origin)
 
 
 def _class_nodes(path: Path) -> list[ast.ClassDef]:
@@ -112,14 +112,14 @@ def _name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
-def _samples() -> Iterator[Entry]:
+def _samples() -> Iterator[Listed]:
     manifest = json.loads((ROOT / "data" / "samples" / "MANIFEST.json").read_text(encoding="utf-8"))
     for name, pack in manifest["packs"].items():
-        yield Entry("samples", f"samples:{name}", pack["description"])
+        yield Listed("samples", f"samples:{name}", pack["description"])
 
 
-def _recipes() -> Iterator[Entry]:
+def _recipes() -> Iterator[Listed]:
     for name, path, origin in recipes():
         first = path.read_text(encoding="utf-8").split("\n")[0]
         kind = "benchmarks" if name.startswith("bench/") else "recipes"
-        yield Entry(kind, name, first.lstrip("# ") if first.startswith("#") else "", origin)
+        yield Listed(kind, name, first.lstrip("# ") if first.startswith("#") else "", origin)

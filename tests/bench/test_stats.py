@@ -13,7 +13,7 @@ from results import RESULT, over_seeds, untrained
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from ssl_suite.bench.outcomes import path_of, read_outcomes, write_outcomes
+from ssl_suite.bench.outcome_files import path_of, read_outcomes, write_outcomes
 from ssl_suite.bench.resample import Outcomes, resampled, score
 from ssl_suite.bench.stats import (
     Cell,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ssl_suite.bench import runner
-from ssl_suite.bench.outcomes import read_outcomes
+from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import fit, main
 from ssl_suite.cli.suite import SuiteCLI

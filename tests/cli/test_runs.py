@@ -15,7 +15,7 @@ import torch
 import yaml
 from cli_recipes import DATA, ENCODERS, METHODS, QUICK
 
-from ssl_suite.bench.outcomes import read_outcomes
+from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import main
 from ssl_suite.core.load import load_encoder

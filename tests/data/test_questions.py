@@ -17,9 +17,9 @@ from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import SAMPLES
 from ssl_suite.data.text.cloze import cloze
+from ssl_suite.data.text.question_files import Gold, read_questions
 from ssl_suite.data.text.questions import Questions
-from ssl_suite.data.text.squad import Gold, read_questions
-from ssl_suite.data.text.windows import Template, Windows
+from ssl_suite.data.text.windows import QuestionWindows, SpecialTokens
 from ssl_suite.encoders.tokenizer import Kind, train_tokenizer
 
 PARIS = "Paris is the capital of France. The Seine, 777 km long, flows through it; in 1889 the Eiffel Tower was built."
@@ -123,7 +123,7 @@ def test_windows_are_those_of_the_tokenizer_itself() -> None:
     """Its own truncation is told the overlap, ours the step, as BERT's script."""
     tokenizer = train_tokenizer([PARIS], "wordpiece", 100)
     for step in (3, 7, 40):
-        windows = Windows(["who is it?"], [PARIS], [None], True, tokenizer, 30, step, 20)
+        windows = QuestionWindows(["who is it?"], [PARIS], [None], True, tokenizer, 30, step, 20)
         room = 30 - 3 - len(tokenizer.encode("who is it?", add_special_tokens=False))
         tokenizer.enable_truncation(30, stride=room - min(step, room), strategy="only_second")
         whole = tokenizer.encode("who is it?", PARIS)
@@ -136,7 +136,7 @@ def test_windows_are_those_of_the_tokenizer_itself() -> None:
 def test_a_window_without_the_whole_answer_points_at_the_first_position() -> None:
     tokenizer = train_tokenizer([PARIS], "char", 100)
     gold = Gold("777 km", PARIS.index("777 km"))
-    windows = Windows(["?"], [PARIS], [gold], True, tokenizer, 24, 4, 4)
+    windows = QuestionWindows(["?"], [PARIS], [gold], True, tokenizer, 24, 4, 4)
     begins = [windows.windows[i].begin for i in range(len(windows)) if windows.place(i)]
     room = 24 - 4
     assert begins == [b for b in range(0, len(PARIS), 4) if b <= gold.start and gold.start + 6 <= b + room]
@@ -157,9 +157,9 @@ def test_special_tokens_of_other_tokenizers() -> None:
     tokenizer = train_tokenizer([PARIS], "bpe", 300)
     cls, sep = ("[CLS]", 2), ("[SEP]", 3)
     tokenizer.post_processor = RobertaProcessing(sep, cls)
-    assert Template.of(tokenizer) == Template([2], [3, 3], [3], (0, 0))
+    assert SpecialTokens.of(tokenizer) == SpecialTokens([2], [3, 3], [3], (0, 0))
     tokenizer.post_processor = TemplateProcessing(pair="$A $B", single="$A", special_tokens=[])
-    assert Template.of(tokenizer) == Template([2], [3], [3], (0, 0))
+    assert SpecialTokens.of(tokenizer) == SpecialTokens([2], [3], [3], (0, 0))
 
 
 def test_a_batch_carries_the_windows_of_its_questions(folder: str) -> None:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.text import tokens as tokens_module
-from ssl_suite.data.text.rows import Blocks, SeparateBlocks, Windows
+from ssl_suite.data.text.rows import Blocks, DocumentPieces, SeparateBlocks
 from ssl_suite.data.text.tokens import HEADER, TokenFile, read_tokens, write_tokens
 from ssl_suite.encoders.tokenizer import token_id, tokenizer_hash, train_tokenizer
 
@@ -222,7 +222,7 @@ def test_separate_blocks_are_whole_documents_end_to_end(length: int) -> None:
 @pytest.mark.parametrize("length", [2, 8, 16, 64])
 def test_windows_hold_each_document_and_nothing_else(length: int) -> None:
     documents = random_documents()
-    rows = Windows(file_of(documents), length, START)
+    rows = DocumentPieces(file_of(documents), length, START)
     found: dict[int, list[int]] = {}
     for index in range(len(rows)):
         ids, which = rows[index]
@@ -241,5 +241,5 @@ def test_windows_hold_each_document_and_nothing_else(length: int) -> None:
 
 
 def test_no_documents_no_rows() -> None:
-    for kind in (Blocks, SeparateBlocks, Windows):
+    for kind in (Blocks, SeparateBlocks, DocumentPieces):
         assert len(kind(TokenFile(np.empty(0, np.uint16), 0, 0, END), 8, START)) == 0

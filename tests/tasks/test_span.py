@@ -13,8 +13,8 @@ from torchmetrics.functional.text import squad as squad_oracle
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.spans import Asked, SpanTarget
+from ssl_suite.tasks.answer_scores import best_threshold, exact, f1, normalize, score, segment
 from ssl_suite.tasks.span import Span, join
-from ssl_suite.tasks.squad import best_threshold, exact, f1, normalize, score, segment
 
 WORDS = ["The", "a", "an", "cat", "Cat's", "dog,", "Zürich", "İstanbul", "(1990)", "U.S.", "—", "東京", "naïve", "then"]
 

@@ -15,8 +15,8 @@ from ssl_suite.core.batch import Batch, ImageBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
+from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.image.augment import PRESETS, View, augment
 from ssl_suite.data.image.crop import Training, cut, fit, train_picture
 from ssl_suite.data.image.reading import list_images, load_image
@@ -28,7 +28,7 @@ IN_MEMORY = 1e9
 
 
 @dataclass
-class Item:
+class ImageItem:
     """One image as read: uint8 (3, H, W), what its views are made of unless it is that itself, and where it belongs."""
 
     index: int
@@ -143,22 +143,22 @@ class Images(SourceData):
     def augments(self) -> bool:
         return self.augment != "none"
 
-    def read(self, split: str, index: int, seed: int) -> Item:
+    def read(self, split: str, index: int, seed: int) -> ImageItem:
         """Views of a picture of another size are cut here, from all of it; of `image_size` they are cut by `finish`."""
         image, crops = self._decoded(split, index), []
         if isinstance(image, Image.Image) or any(self._side(view) != self.image_size for view in self.views):
             picture = to_picture(image)
             crops = [to_uint8(cut(picture, seed, v, self._side(v), n)) for n, v in enumerate(self.views)]
             image = to_uint8(fit(picture, self.image_size))
-        return Item(index, seed, image, crops, self._target(split, index))
+        return ImageItem(index, seed, image, crops, self._target(split, index))
 
-    def read_for_training(self, index: int, seed: int) -> Item:
+    def read_for_training(self, index: int, seed: int) -> ImageItem:
         if not self.augments:
             return self.read("train", index, seed)
         view = self.view if isinstance(self.view, View) else View()
         picture = to_picture(self._decoded("train", index))
         image = to_uint8(train_picture(picture, seed, self.augment, view, self.image_size))
-        return Item(index, seed, image, [], self._target("train", index))
+        return ImageItem(index, seed, image, [], self._target("train", index))
 
     def _side(self, view: View) -> int:
         return view.size or self.image_size
@@ -181,7 +181,7 @@ class Images(SourceData):
             self._room -= n_bytes
         return decoded
 
-    def collate(self, items: list[Item]) -> ImageBatch:
+    def collate(self, items: list[ImageItem]) -> ImageBatch:
         crops = [item.crops or [item.image] * len(self.views) for item in items]
         some = any(item.crops for item in items)
         return ImageBatch(

@@ -20,14 +20,14 @@ from ssl_suite.core.features import pad_targets
 from ssl_suite.core.random import uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
 from ssl_suite.data.common.clean import Clean
-from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
+from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.speech.reading import RATE, list_audio, load_audio
 from ssl_suite.data.speech.segments import Utterance, agree, names, path_of, utterances
 
 
 @dataclass
-class Item:
+class SpeechItem:
     """One utterance: wave (N,) at 16 kHz, and where it belongs."""
 
     index: int
@@ -153,7 +153,7 @@ class Speech(SourceData):
             return budget_batches(lengths, self.train_budget, run_seed(), epoch)
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
 
-    def read(self, split: str, index: int, seed: int) -> Item:
+    def read(self, split: str, index: int, seed: int) -> SpeechItem:
         wave, start = self._wave(split, index), 0
         if self._crops and self.max_seconds is not None and len(wave) > self.max_seconds * RATE:
             size = int(self.max_seconds * RATE)
@@ -164,7 +164,7 @@ class Speech(SourceData):
         target = self.target(split, index) if self.has_targets(split) else None
         if target is not None and self._stride is not None:  # of the frames that begin in the crop
             target = target[start // self._stride :][: math.ceil(len(wave) / self._stride)]
-        return Item(index, seed, wave, target)
+        return SpeechItem(index, seed, wave, target)
 
     def _wave(self, split: str, index: int) -> Tensor:
         if (split, index) in self._waves:
@@ -180,7 +180,7 @@ class Speech(SourceData):
             self._waves[split, index] = wave
         return wave
 
-    def collate(self, items: list[Item]) -> SpeechBatch:
+    def collate(self, items: list[SpeechItem]) -> SpeechBatch:
         targets = [i.target for i in items if i.target is not None]
         return SpeechBatch(
             torch.tensor([i.index for i in items]),

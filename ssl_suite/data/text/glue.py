@@ -25,7 +25,7 @@ ACCURACY = ("accuracy",)
 
 
 @dataclass(frozen=True)
-class Entry:
+class OfficialTask:
     """One task of a benchmark.
 
     Attributes:
@@ -87,14 +87,14 @@ MATCHED: Names = {
 }
 NLI = ("entailment", "neutral", "contradiction")
 GLUE_TASKS = {
-    "cola": Entry(
+    "cola": OfficialTask(
         "CoLA", ("sentence",), BINARY, ("matthews", "accuracy"), headless=("source", "label", "mark", "sentence")
     ),
-    "sst2": Entry("SST-2", ("sentence",), BINARY, ACCURACY),
-    "mrpc": Entry("MRPC", ("#1 String", "#2 String"), BINARY, ("f1", "accuracy"), label="Quality", hub=PAIR),
-    "qqp": Entry("QQP", ("question1", "question2"), BINARY, ("f1", "accuracy"), label="is_duplicate"),
-    "stsb": Entry("STS-B", PAIR, (), ("pearson", "spearman"), label="score"),
-    "mnli": Entry(
+    "sst2": OfficialTask("SST-2", ("sentence",), BINARY, ACCURACY),
+    "mrpc": OfficialTask("MRPC", ("#1 String", "#2 String"), BINARY, ("f1", "accuracy"), label="Quality", hub=PAIR),
+    "qqp": OfficialTask("QQP", ("question1", "question2"), BINARY, ("f1", "accuracy"), label="is_duplicate"),
+    "stsb": OfficialTask("STS-B", PAIR, (), ("pearson", "spearman"), label="score"),
+    "mnli": OfficialTask(
         "MNLI",
         PAIR,
         NLI,
@@ -104,10 +104,10 @@ GLUE_TASKS = {
         splits=MATCHED,
         sheets={"test": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
     ),
-    "qnli": Entry("QNLI", ("question", "sentence"), ("entailment", "not_entailment"), ACCURACY),
-    "rte": Entry("RTE", PAIR, ("entailment", "not_entailment"), ACCURACY),
-    "wnli": Entry("WNLI", PAIR, BINARY, ACCURACY),
-    "ax": Entry(
+    "qnli": OfficialTask("QNLI", ("question", "sentence"), ("entailment", "not_entailment"), ACCURACY),
+    "rte": OfficialTask("RTE", PAIR, ("entailment", "not_entailment"), ACCURACY),
+    "wnli": OfficialTask("WNLI", PAIR, BINARY, ACCURACY),
+    "ax": OfficialTask(
         "AX",
         PAIR,
         NLI,
@@ -121,9 +121,9 @@ GLUE_TASKS = {
 CHINESE_NLI = ("neutral", "entailment", "contradiction")
 NEWS = tuple(str(n) for n in (100, 101, 102, 103, 104, 106, 107, 108, 109, 110, 112, 113, 114, 115, 116))
 CLUE_TASKS = {
-    "tnews": Entry("tnews", ("sentence",), NEWS, ACCURACY, sheets={"test": "tnews11_predict.json"}),
-    "afqmc": Entry("afqmc", PAIR, BINARY, ACCURACY, sheets={"test": "afqmc_predict.json"}),
-    "ocnli": Entry(
+    "tnews": OfficialTask("tnews", ("sentence",), NEWS, ACCURACY, sheets={"test": "tnews11_predict.json"}),
+    "afqmc": OfficialTask("afqmc", PAIR, BINARY, ACCURACY, sheets={"test": "afqmc_predict.json"}),
+    "ocnli": OfficialTask(
         "ocnli",
         PAIR,
         CHINESE_NLI,
@@ -131,8 +131,8 @@ CLUE_TASKS = {
         splits={**SPLITS, "train": ("train.50k", "train")},
         sheets={"test": "ocnli_50k_predict.json"},
     ),
-    "cmnli": Entry("cmnli", PAIR, CHINESE_NLI, ACCURACY, sheets={"test": "cmnli_predict.json"}),
-    "cluewsc2020": Entry(
+    "cmnli": OfficialTask("cmnli", PAIR, CHINESE_NLI, ACCURACY, sheets={"test": "cmnli_predict.json"}),
+    "cluewsc2020": OfficialTask(
         "cluewsc2020",
         ("text", "target"),
         ("true", "false"),
@@ -140,7 +140,9 @@ CLUE_TASKS = {
         sheets={"test": "cluewsc11_predict.json"},
         rewrite=marked,
     ),
-    "csl": Entry("csl", ("keyword", "abst"), BINARY, ACCURACY, sheets={"test": "csl_predict.json"}, rewrite=keywords),
+    "csl": OfficialTask(
+        "csl", ("keyword", "abst"), BINARY, ACCURACY, sheets={"test": "csl_predict.json"}, rewrite=keywords
+    ),
 }
 """The classification tasks (Xu et al. 2020, arXiv:2004.05986); CMRC 2018 is extractive and read as questions."""
 
@@ -168,7 +170,7 @@ class GLUE(Text):
         test: likewise.
     """
 
-    table: ClassVar[Mapping[str, Entry]] = GLUE_TASKS
+    table: ClassVar[Mapping[str, OfficialTask]] = GLUE_TASKS
 
     def __init__(
         self,
@@ -188,7 +190,7 @@ class GLUE(Text):
         validation: str | None = None,
         test: str | None = None,
     ) -> None:
-        self.task, self.entry, self.dev_is_test = task, self.entry_of(task), dev_is_test
+        self.task, self.entry, self.dev_is_test = task, self.official(task), dev_is_test
         super().__init__(
             source,
             pair="pair" if self.entry.pair else None,
@@ -207,14 +209,14 @@ class GLUE(Text):
         )
 
     @classmethod
-    def entry_of(cls, task: str) -> Entry:
+    def official(cls, task: str) -> OfficialTask:
         if task not in cls.table:
             raise UserError(f"{cls.__name__} has no task {task!r}.{nearest(task, cls.table)}")
         return cls.table[task]
 
     @classmethod
     def proposed_task(cls, settings: Mapping[str, Any]) -> tuple[TargetKind, list[str]]:
-        entry = cls.entry_of(str(settings.get("task")))
+        entry = cls.official(str(settings.get("task")))
         return entry.target, list(entry.metrics)
 
     @property
@@ -273,7 +275,7 @@ class CLUE(GLUE):
         return self.entry.sheets[split], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_official(entry: Entry, path: Path, form: Form = PLAIN) -> dict[str, list[Any]]:
+def read_official(entry: OfficialTask, path: Path, form: Form = PLAIN) -> dict[str, list[Any]]:
     """Reads a file of the official folder; CoLA's have no header but for the test split."""
     if path.is_dir():
         files = ", ".join(name for names in entry.splits.values() for name in names[:1])
@@ -283,7 +285,7 @@ def read_official(entry: Entry, path: Path, form: Form = PLAIN) -> dict[str, lis
     return columns_of(read_rows(path, Form(header=entry.headless) if headless else form))
 
 
-def tidy(entry: Entry, rows: Rows, split: str) -> Rows:
+def tidy(entry: OfficialTask, rows: Rows, split: str) -> Rows:
     """The columns `text`, `pair`, `label` and `id` of a split, whatever they are called.
 
     Official files have a few rows without a field (QQP) or a label (`-` in the NLI tasks): they are counted and left
@@ -325,7 +327,7 @@ def tidy(entry: Entry, rows: Rows, split: str) -> Rows:
     return Rows(table, rows.name, f"{rows.fingerprint}|{entry.folder}", kept if bad else None)
 
 
-def label_of(entry: Entry, value: Any) -> int | float | None:
+def label_of(entry: OfficialTask, value: Any) -> int | float | None:
     """The label's number, or the score; None where it is none of the task's. Files hold names, the hub numbers."""
     text = str(value)
     if value in NO_LABEL and entry.labels:
@@ -341,7 +343,7 @@ def label_of(entry: Entry, value: Any) -> int | float | None:
     return score if 0 <= score <= 5 else None
 
 
-def _report(entry: Entry, rows: Rows, bad: list[int], fate: str) -> None:
+def _report(entry: OfficialTask, rows: Rows, bad: list[int], fate: str) -> None:
     known = f" ({', '.join(entry.labels[:5])})" if entry.labels else ""
     what = f"{len(bad)} of {len(rows)} rows lack a text or a label of {entry.folder}{known}"
     if len(bad) > 0.1 * len(rows):

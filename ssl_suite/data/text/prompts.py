@@ -14,8 +14,8 @@ from ssl_suite.core.choices import ChoiceBatch, ChoiceItem, collate_choices
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.random import item_seed, uniform
-from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader, Rows
+from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.common.targets import Targets, few, spelled
 from ssl_suite.data.text.template import Template, split_spaces
 from ssl_suite.data.text.text import list_text

@@ -19,9 +19,9 @@ from ssl_suite.data.common.layout import split_of
 from ssl_suite.data.common.source import FolderReader, Rows, open_source
 from ssl_suite.data.common.targets import few
 from ssl_suite.data.text.cloze import cloze
-from ssl_suite.data.text.squad import Gold, golds, locate, read_questions
-from ssl_suite.data.text.text import Item, Text
-from ssl_suite.data.text.windows import Windows
+from ssl_suite.data.text.question_files import Gold, golds, locate, read_questions
+from ssl_suite.data.text.text import Text, TextItem
+from ssl_suite.data.text.windows import QuestionWindows
 from ssl_suite.encoders.tokenizer import Kind
 
 ANSWER, NO_ANSWER = "answer", "no answer"
@@ -102,7 +102,7 @@ class Questions(Text):
         within("data.max_question_length", max_question_length, low=1, whole=True)
         self.stride, self.max_question_length, self.on_error = stride, max_question_length, on_error
         self._golds: dict[str, list[list[Gold] | None]] = {}
-        self._windows: dict[str, Windows] = {}
+        self._windows: dict[str, QuestionWindows] = {}
 
     def folder_reader(self) -> FolderReader:
         return read_questions
@@ -117,7 +117,7 @@ class Questions(Text):
         self._windows.clear()
         self.open()
         training = request.labels is None
-        self.rows = hold_out(self._opened) if training else dict(self._opened)
+        self.rows = hold_out_contexts(self._opened) if training else dict(self._opened)
         self._golds = {split: self._locate(rows) for split, rows in self.rows.items()}
         if training:
             self._choose_training()
@@ -218,13 +218,13 @@ class Questions(Text):
         train = self._golds.get("train") or next(iter(self._golds.values()))
         return [ANSWER, NO_ANSWER] if any(given == [] for given in train) else [ANSWER]
 
-    def windows(self, split: str) -> Windows:
+    def windows(self, split: str) -> QuestionWindows:
         """The windows of a split, made once."""
         if split not in self._windows:
             rows, given = self.rows[split], self._golds[split]
             assert isinstance(self.tokenizer, Tokenizer)
             answers = [g[0] if g and g[0].start >= 0 else None for g in given]
-            self._windows[split] = Windows(
+            self._windows[split] = QuestionWindows(
                 rows.column("question"),
                 rows.column("context"),
                 answers,
@@ -269,9 +269,9 @@ class Questions(Text):
         names = self._names(self.rows[split])
         return [names[w.question] for w in self.windows(split).windows]
 
-    def read(self, split: str, index: int, seed: int) -> Item:
+    def read(self, split: str, index: int, seed: int) -> TextItem:
         windows = self.windows(split)
-        return Item(index, seed, *windows.tokens(index), windows.target(index))
+        return TextItem(index, seed, *windows.tokens(index), windows.target(index))
 
     def target(self, split: str, index: int) -> torch.Tensor:
         return self.windows(split).target(index)
@@ -284,7 +284,7 @@ class Questions(Text):
         return f"{super().fingerprint(split)}|{self.stride}|{self.max_question_length}"
 
 
-def hold_out(splits: dict[str, Rows], share: float = 0.1) -> dict[str, Rows]:
+def hold_out_contexts(splits: dict[str, Rows], share: float = 0.1) -> dict[str, Rows]:
     """Takes a tenth of the contexts of `train` (by a hash of their text) for validation where a source has none."""
     if "validation" in splits or "train" not in splits or len(splits["train"]) < 10:
         return dict(splits)

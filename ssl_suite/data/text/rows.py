@@ -83,7 +83,7 @@ class SeparateBlocks(TokenRows):
         return ids, documents - documents[0]
 
 
-class Windows(TokenRows):
+class DocumentPieces(TokenRows):
     """Each document by itself, from start to end token; a longer one takes several rows, each with a start token.
 
     A piece that would hold nothing but the end token is left out, and so is a document without a token.

@@ -23,12 +23,12 @@ from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import default_cache, pad_targets
 from ssl_suite.core.sampler import bucketed_batches
-from ssl_suite.data.common.module import SourceData
 from ssl_suite.data.common.source import FolderReader
+from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.text.learned import learned_tokenizer
 from ssl_suite.data.text.listing import list_text
 from ssl_suite.data.text.pairs import SentencePairs, sentence_stream
-from ssl_suite.data.text.rows import Blocks, SeparateBlocks, TokenRows, Windows
+from ssl_suite.data.text.rows import Blocks, DocumentPieces, SeparateBlocks, TokenRows
 from ssl_suite.data.text.symbols import Symbols, check_letters, check_words, spell
 from ssl_suite.data.text.tokens import VERSION, TokenFile, read_tokens, write_tokens
 from ssl_suite.data.text.words import encode_words, expect_words, first_pieces, place
@@ -37,7 +37,7 @@ from ssl_suite.encoders.vocabulary import Again
 
 
 @dataclass
-class Item:
+class TextItem:
     """One sequence: ids, segments and documents (T,), and where it belongs; the first piece of each tagged word."""
 
     index: int
@@ -134,7 +134,7 @@ class Text(SourceData):
         self.tokenizer: Tokenizer | None = None
         self._files: dict[str, TokenFile] = {}
         self._rows: dict[str, TokenRows | SentencePairs] = {}
-        self._encoded: dict[str, list[Item]] = {}
+        self._encoded: dict[str, list[TextItem]] = {}
 
     def folder_reader(self) -> FolderReader:
         return list_text
@@ -251,11 +251,11 @@ class Text(SourceData):
         file, name, start = self._files[split], self.rows[split].name, token_id(self.tokenizer, "start")
         if self.pairs:
             return SentencePairs(file, start, self.max_length, self.pairs, name)
-        kind: type[TokenRows] = Windows if not self.pack else SeparateBlocks if self.separate else Blocks
+        kind: type[TokenRows] = DocumentPieces if not self.pack else SeparateBlocks if self.separate else Blocks
         rows = kind(file, self.max_length, start)
         if len(rows) == 0:
             raise UserError(f"{name} has {len(file.tokens)} tokens, fewer than one block of {self.max_length}.")
-        if isinstance(rows, Windows) and rows.split:
+        if isinstance(rows, DocumentPieces) and rows.split:
             rank_zero_info(
                 f"{name}: {rows.split} of {file.documents} documents are longer than {self.max_length} tokens "
                 "and were spread over several rows."
@@ -278,21 +278,21 @@ class Text(SourceData):
         names = super().ids(split)
         return [names[d] for d in document]
 
-    def read(self, split: str, index: int, seed: int) -> Item:
+    def read(self, split: str, index: int, seed: int) -> TextItem:
         if self.streaming:
             rows = self._rows[split]
             if isinstance(rows, SentencePairs):
                 ids, segments, pair = rows.make(index, seed)
-                return Item(index, seed, ids, segments, None, pair=pair)
+                return TextItem(index, seed, ids, segments, None, pair=pair)
             watched = self.targets is not None and rows.document is not None
             target = self.target(split, index) if watched else None
             ids, documents = rows[index]
-            return Item(index, seed, ids, None, target, documents)
+            return TextItem(index, seed, ids, None, target, documents)
         item = self._encode(split)[index]
         item.seed = seed
         return item
 
-    def _encode(self, split: str) -> list[Item]:
+    def _encode(self, split: str) -> list[TextItem]:
         """All rows of a split as ids, once."""
         if split not in self._encoded:
             assert self.tokenizer is not None
@@ -308,7 +308,7 @@ class Text(SourceData):
                 encodings = self.tokenizer.encode_batch(inputs, is_pretokenized=self.symbols is not None)
             self.tokenizer.no_truncation()
             self._encoded[split] = [
-                Item(
+                TextItem(
                     i,
                     0,
                     np.asarray(e.ids),
@@ -337,7 +337,7 @@ class Text(SourceData):
         """
         raise NotImplementedError
 
-    def _place_tags(self, texts: list[list[str]], encodings: list[Encoding], items: list[Item]) -> int:
+    def _place_tags(self, texts: list[list[str]], encodings: list[Encoding], items: list[TextItem]) -> int:
         """Moves each tag to the first piece of its word; returns how many words are cut off."""
         for words, encoding, item in zip(texts, encodings, items, strict=True):
             item.first = first_pieces(encoding, len(words))
@@ -371,7 +371,7 @@ class Text(SourceData):
             return super().train_batches(epoch)
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
 
-    def collate(self, items: list[Item]) -> TextBatch:
+    def collate(self, items: list[TextItem]) -> TextBatch:
         assert self.tokenizer is not None
         lengths = torch.tensor([len(i.ids) for i in items])
         longest = int(lengths.max())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text.squad import Gold
+from ssl_suite.data.text.question_files import Gold
 from ssl_suite.encoders.tokenizer import token_id
 
 ATTACHED = {"Mn", "Mc", "Me", "Cf"}
@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 
 @dataclass
-class Template:
+class SpecialTokens:
     """The special tokens a tokenizer puts before, between and after two sequences, and each sequence's segment."""
 
     before: list[int]
@@ -40,7 +40,7 @@ class Template:
     segments: tuple[int, int]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Template:
+    def of(cls, tokenizer: Tokenizer) -> SpecialTokens:
         pair = tokenizer.encode("a", "a")
         sides = pair.sequence_ids
         if sides[0] is not None:  # GPT's adds none
@@ -57,7 +57,7 @@ class Template:
         return len(self.before) + len(self.between) + len(self.after)
 
 
-class Windows:
+class QuestionWindows:
     """The windows of one split's questions.
 
     As BERT's `run_squad.py` (arXiv:1810.04805): a question is cut at `max_question`, a context longer than what is left
@@ -86,8 +86,8 @@ class Windows:
         stride: int,
         max_question: int,
     ) -> None:
-        self.template, self.answers, self.labelled = Template.of(tokenizer), answers, labelled
-        room = max_length - self.template.size - max_question
+        self.special, self.answers, self.labelled = SpecialTokens.of(tokenizer), answers, labelled
+        room = max_length - self.special.size - max_question
         if room < 1:
             raise UserError(
                 f"max_length {max_length} leaves no room for a context after questions of {max_question} tokens; "
@@ -104,7 +104,7 @@ class Windows:
         self.offsets = [spans(e, text) for e, text in zip(encodings, self.texts, strict=True)]
         self.windows: list[Window] = []
         for q, tokens in enumerate(self.questions):
-            room, n = max_length - self.template.size - len(tokens), len(self.contexts[self.context_of[q]])
+            room, n = max_length - self.special.size - len(tokens), len(self.contexts[self.context_of[q]])
             begin = 0
             self.windows.append(Window(q, 0, min(room, n)))
             while begin + room < n:
@@ -116,16 +116,16 @@ class Windows:
 
     def first(self, window: int) -> int:
         """Position of a window's first context token."""
-        t = self.template
+        t = self.special
         return len(t.before) + len(self.questions[self.windows[window].question]) + len(t.between)
 
     def length(self, window: int) -> int:
         w = self.windows[window]
-        return self.first(window) + w.end - w.begin + len(self.template.after)
+        return self.first(window) + w.end - w.begin + len(self.special.after)
 
     def tokens(self, window: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Ids and segments (T,)."""
-        w, t, first = self.windows[window], self.template, self.first(window)
+        w, t, first = self.windows[window], self.special, self.first(window)
         context = self.contexts[self.context_of[w.question]][w.begin : w.end]
         ids = np.concatenate([t.before, self.questions[w.question], t.between, context, t.after]).astype(np.int64)
         segments = np.full(len(ids), t.segments[0])

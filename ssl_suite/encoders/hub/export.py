@@ -23,8 +23,8 @@ from ssl_suite.encoders.hub.families import (
     POSITIONS_BEFORE,
     ROBERTA,
     Family,
-    head_entries,
-    trunk_entries,
+    head_counterparts,
+    trunk_counterparts,
 )
 from ssl_suite.encoders.hub.tokenizer import role_token, table_size, write_tokenizer
 from ssl_suite.encoders.text import TextEncoder
@@ -58,7 +58,7 @@ def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) ->
     if chosen is GPT2 and encoder.tokenizer is not None and (size := table_size(encoder.tokenizer)) < vocabulary:
         rank_zero_info(f"The last {vocabulary - size} rows of the word embedding belong to no token and are cut.")
         vocabulary = size
-    heads = [h for h in chosen.heads if all(e.ours in encoder.heads for e in head_entries(chosen, h))]
+    heads = [h for h in chosen.heads if all(e.ours in encoder.heads for e in head_counterparts(chosen, h))]
     with replacing(folder, ours=lambda _: False) as temporary:
         temporary.mkdir()
         weights = write_names(encoder, chosen, heads, vocabulary)
@@ -117,12 +117,12 @@ def write_names(encoder: TextEncoder, family: Family, heads: list[str], vocabula
     if family is ROBERTA:
         weights["positions.weight"] = torch.cat([positions_before(encoder).cpu(), weights["positions.weight"]])
     trunk: dict[str, Tensor] = {}
-    for entry in trunk_entries(family, len(encoder.trunk.blocks)):
+    for entry in trunk_counterparts(family, len(encoder.trunk.blocks)):
         if entry.ours in weights:
             trunk |= entry.write(weights[entry.ours])
     above: dict[str, Tensor] = {}
     for head in heads:
-        for entry in head_entries(family, head):
+        for entry in head_counterparts(family, head):
             (trunk if entry.theirs[0].startswith("pooler.") else above).update(entry.write(encoder.heads[entry.ours]))
     prefix = family.prefix if above or family is GPT2 else ""
     return {f"{prefix}{name}": tensor for name, tensor in trunk.items()} | above

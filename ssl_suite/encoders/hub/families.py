@@ -61,7 +61,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Counterpart:
     """One tensor of ours and the tensors of theirs that it is made of, joined along the output dimension."""
 
     ours: str
@@ -78,33 +78,33 @@ class Entry:
         return {n: part.T if self.transposed else part for n, part in zip(self.theirs, parts, strict=True)}
 
 
-def trunk_entries(family: Family, layers: int) -> Iterator[Entry]:
+def trunk_counterparts(family: Family, layers: int) -> Iterator[Counterpart]:
     """Every tensor of a trunk of so many distinct blocks."""
     for ours, theirs in family.tensors.items():
-        yield Entry(ours, (theirs,))
+        yield Counterpart(ours, (theirs,))
     for ours, theirs in family.modules.items():
         yield from _both(ours, theirs)
     for i in range(layers):
         block = family.block.format(i=i)
         for kind in ("weight", "bias"):
             names = tuple(f"{block}.{name}.{kind}" for name in family.qkv)
-            yield Entry(f"trunk.blocks.{i}.attention.qkv.{kind}", names, family.transposed and kind == "weight")
+            yield Counterpart(f"trunk.blocks.{i}.attention.qkv.{kind}", names, family.transposed and kind == "weight")
         for ours, theirs in family.inner.items():
             linear = not ours.startswith("norm")
             yield from _both(f"trunk.blocks.{i}.{ours}", f"{block}.{theirs}", family.transposed and linear)
 
 
-def head_entries(family: Family, head: str) -> list[Entry]:
+def head_counterparts(family: Family, head: str) -> list[Counterpart]:
     """Every tensor of one head."""
-    entries: list[Entry] = []
+    entries: list[Counterpart] = []
     for ours, theirs in family.heads[head].items():
-        entries += [Entry(f"{head}.bias", (theirs,))] if ours == "bias" else _both(f"{head}.{ours}", theirs)
+        entries += [Counterpart(f"{head}.bias", (theirs,))] if ours == "bias" else _both(f"{head}.{ours}", theirs)
     return entries
 
 
-def _both(ours: str, theirs: str, transposed: bool = False) -> Iterator[Entry]:
-    yield Entry(f"{ours}.weight", (f"{theirs}.weight",), transposed)
-    yield Entry(f"{ours}.bias", (f"{theirs}.bias",))
+def _both(ours: str, theirs: str, transposed: bool = False) -> Iterator[Counterpart]:
+    yield Counterpart(f"{ours}.weight", (f"{theirs}.weight",), transposed)
+    yield Counterpart(f"{ours}.bias", (f"{theirs}.bias",))
 
 
 BERT_KEYS: dict[str, tuple[str, Any]] = {

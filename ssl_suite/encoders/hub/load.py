@@ -18,8 +18,8 @@ from ssl_suite.encoders.hub.families import (
     FAMILIES,
     POSITIONS_BEFORE,
     Family,
-    head_entries,
-    trunk_entries,
+    head_counterparts,
+    trunk_counterparts,
 )
 from ssl_suite.encoders.hub.tokenizer import TOKENIZER_FILES, first_line, read_tokenizer, table_size
 from ssl_suite.encoders.text import TextEncoder
@@ -160,7 +160,7 @@ def fill(encoder: TextEncoder, family: Family, file: dict[str, Tensor], config: 
             raise UserError(
                 f"{folder}: {name} is not tied to {twin}, as every encoder of ours that predicts words has it."
             )
-    wanted = [e for e in trunk_entries(family, len(encoder.trunk.blocks)) if e.ours in encoder.state_dict()]
+    wanted = [e for e in trunk_counterparts(family, len(encoder.trunk.blocks)) if e.ours in encoder.state_dict()]
     missing = [name for entry in wanted for name in entry.theirs if name not in file]
     if missing:
         raise UserError(
@@ -172,7 +172,7 @@ def fill(encoder: TextEncoder, family: Family, file: dict[str, Tensor], config: 
         table = weights["positions.weight"]
         encoder.heads[POSITIONS_BEFORE], weights["positions.weight"] = table[:before].clone(), table[before:]
     for head in family.heads:
-        entries = head_entries(family, head)
+        entries = head_counterparts(family, head)
         if all(name in file for entry in entries for name in entry.theirs):
             encoder.heads |= {entry.ours: entry.read(file) for entry in entries}
     if file:
