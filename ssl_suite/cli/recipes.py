@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.plugins import found
+from ssl_suite.plugins import usable
 
 if TYPE_CHECKING:
     from yaml import Node
@@ -28,7 +28,7 @@ def built_in() -> Path:
 def folders() -> dict[Path, str]:
     """Where recipes are looked for after the user's own files → the package they come from."""
     places = {built_in(): "ssl_suite"}
-    for entry in found():
+    for entry in usable()[0]:
         try:
             spec = importlib.util.find_spec(entry.value.partition(":")[0])
         except (ImportError, ValueError):

@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from ssl_suite.core.encoder import Encoder, encoder_class
+from ssl_suite.core.encoder import Encoder, class_name, encoder_class
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
 from ssl_suite.core.folder import CONFIG
@@ -93,7 +93,7 @@ def describe(model: nn.Module, module: str, heads: tuple[str, ...], provenance: 
     encoder = cast(Encoder, model.get_submodule(module))
     return {
         "module": module,
-        "class": type(encoder).__name__,
+        "class": class_name(type(encoder)),
         "arguments": encoder.config,
         "preprocess": encoder.preprocess,
         "tokenizer": None if encoder.tokenizer is None else encoder.tokenizer.to_str(),

@@ -17,6 +17,7 @@ from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.plugins import load_all
 
 Modality = Literal["text", "image", "speech"]
+SUITE = "ssl_suite"
 
 
 @dataclass(eq=False)
@@ -143,7 +144,7 @@ class Encoder(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not inspect.isabstract(cls):
-            Encoder.registry[cls.__name__] = cls
+            Encoder.registry[f"{cls.__module__}.{cls.__qualname__}"] = cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Encoder:
         self = super().__new__(cls)
@@ -218,13 +219,46 @@ class Encoder(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters())
 
 
+def class_name(cls: type[Encoder]) -> str:
+    """How a file names an encoder class: one of the suite by its short name, any other as PACKAGE.NAME."""
+    package = _package(cls)
+    return cls.__name__ if package in (SUITE, "__main__") else f"{package}.{cls.__name__}"
+
+
 def encoder_class(name: str) -> type[Encoder]:
-    """Looks a class up by name among those of the suite and its plug-ins; a file can name nothing else."""
-    if name not in Encoder.registry:
+    """Looks a class up among those of the suite and its plug-ins; a file can name nothing else.
+
+    A short name is the suite's, whatever else has it.
+
+    Raises:
+        UserError: there is no such class, or several.
+    """
+    if not (ours := _called(name, SUITE)):
         load_all()
-    if name not in Encoder.registry:
-        raise UserError(f"{name!r} is not an encoder class known here.{nearest(name, Encoder.registry)}")
-    return Encoder.registry[name]
+        ours = _called(name, SUITE)
+    found = ours or _called(name)
+    if not found:
+        raise UserError(f"{name!r} is not an encoder class known here.{nearest(name, encoder_names())}")
+    if len(found) > 1:
+        several = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+        raise UserError(f"{name!r} is the name of several encoder classes, {several}; have one renamed.")
+    return found[0]
+
+
+def encoder_names() -> list[str]:
+    """Of all classes known by now."""
+    return [class_name(cls) for cls in Encoder.registry.values()]
+
+
+def _called(name: str, package: str = "") -> list[type[Encoder]]:
+    """Classes of this name, of one package or of any."""
+    own, _, short = name.rpartition(".")
+    wanted = {own, package} - {""}
+    return [c for c in Encoder.registry.values() if c.__name__ == short and wanted <= {_package(c)}]
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def an(modality: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_suite.core.arguments import build
 from ssl_suite.core.check import within
-from ssl_suite.core.encoder import Encoder, encoder_class
+from ssl_suite.core.encoder import Encoder, class_name, encoder_class
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
 from ssl_suite.core.hashing import sha256
@@ -50,7 +50,7 @@ def save_encoder(
         weights: `stored_weights` of the encoder, where they had to be gathered from other ranks first.
     """
     folder = Path(folder)
-    config = {"class": type(encoder).__name__, "arguments": encoder.config}
+    config = {"class": class_name(type(encoder)), "arguments": encoder.config}
     if encoder.preprocess:
         config["preprocess"] = encoder.preprocess
     with replacing(folder, is_encoder_folder) as temporary:
@@ -161,7 +161,7 @@ def load_weights(encoder: Encoder, folder: Path) -> None:
 
 def fingerprint(encoder: Encoder) -> str:
     """Hash of configuration and weights: equal for encoders that compute the same thing."""
-    digest = hashlib.sha256(json.dumps([type(encoder).__name__, encoder.config], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([class_name(type(encoder)), encoder.config], sort_keys=True).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

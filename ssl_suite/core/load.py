@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_suite.core.checkpoint import encoder_of
-from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.encoder import Encoder, encoder_names
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.folder import CONFIG, build_encoder, load_weights
 from ssl_suite.core.random import drawn_from, run_seed
@@ -38,7 +38,7 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
         return encoder_of(folder)
     if not folder.is_dir():
         known = ["random", *schemes]
-        hint = nearest(text, Encoder.registry) if "/" not in text else ""
+        hint = nearest(text, encoder_names()) if "/" not in text else ""
         uris = ", ".join(f"{k}:" for k in known)
         raise UserError(f"No encoder folder {text!r}, and it is no encoder class and no URI ({uris}).{hint}")
     encoder = build_encoder(folder)

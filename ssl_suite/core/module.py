@@ -21,7 +21,7 @@ from ssl_suite.core.batch_norm import sync_batch_norms
 from ssl_suite.core.callbacks import StopOnNonFinite, Throughput
 from ssl_suite.core.checkpoint import check_finite, describe, tokenizer_of
 from ssl_suite.core.data import DataModule, batches_done, run_seed
-from ssl_suite.core.encoder import Encoder, an
+from ssl_suite.core.encoder import Encoder, an, class_name
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.hashing import config_hash
@@ -251,7 +251,7 @@ def weights_hash(encoder: Encoder, source: Encoder | str) -> str:
 def encoder_shape(encoder: Encoder) -> str:
     """Hash of class, arguments and tokenizer: what an encoder shares with its untrained twin."""
     tokenizer = encoder.tokenizer.to_str() if encoder.tokenizer is not None else None
-    return config_hash({"class": type(encoder).__name__, **encoder.config, "tokenizer": tokenizer})
+    return config_hash({"class": class_name(type(encoder)), **encoder.config, "tokenizer": tokenizer})
 
 
 def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:

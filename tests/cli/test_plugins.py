@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from cli_recipes import DATA, QUICK
 
 from ssl_suite.bench.store import Store
@@ -98,7 +100,11 @@ def test_a_run_with_classes_of_a_plugin_and_a_broken_one_beside(
     assert "Plug-in 'broken' (broken_plugin) is broken and left out" in said
     assert "a_module_that_nobody_has" in said
     config = json.loads((tmp_path / "run/encoder/config.json").read_text())
-    assert config == {"class": "Patches", "arguments": {"dim": 8, "patch": 4}, "preprocess": {"image_size": 16}}
+    assert config == {
+        "class": "ssl_suite_example.Patches",
+        "arguments": {"dim": 8, "patch": 4},
+        "preprocess": {"image_size": 16},
+    }
     rows = Store(tmp_path / "probe/results.sqlite").rows()
     assert {(row.method, row.metric) for row in rows} == {("Inpaint", "accuracy"), ("Inpaint", "macro_f1")}
 
@@ -132,6 +138,41 @@ def test_data_of_a_plugin_from_pretraining_to_the_report(site: Path, tmp_path: P
     assert "stripes" in (tmp_path / "bench/report.html").read_text()
 
 
+@pytest.fixture(scope="module")
+def clashing(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same place, with two more: one has a method of the suite's name, the other an encoder of the example's."""
+    folder = tmp_path_factory.mktemp("clashing") / "site"
+    shutil.copytree(site, folder, symlinks=True)
+    source = (EXAMPLE / "ssl_suite_example/method.py").read_text().replace("class Inpaint", "class SimCLR")
+    for name, text in (("mine", source), ("zebra", (EXAMPLE / "ssl_suite_example/encoder.py").read_text())):
+        install(folder, name, f"{name} = my_{name}")
+        (folder / f"my_{name}.py").write_text(text)
+    return folder
+
+
+def test_a_short_name_stays_what_it_was(clashing: Path, tmp_path: Path, sources: dict[str, str]) -> None:
+    data = [*DATA["image"], f"--data.source={sources['image']}", "--data.batch_size=32", *QUICK]
+    said = run(
+        clashing,
+        ["fit", "--model=SimCLR", "--model.encoder=Patches", *data, f"--out={tmp_path / 'ours'}"],
+        ["fit", "--model=my_mine.SimCLR", "--model.encoder=Patches", *data, f"--out={tmp_path / 'theirs'}"],
+    )
+    assert (
+        "Plug-in 'mine' is left out: its my_mine.SimCLR has the name of ssl_suite.methods.image.simclr.SimCLR, which "
+        "SimCLR means; have one renamed, or write my_mine.SimCLR in full."
+    ) in said
+    assert "Plug-in 'zebra' is left out: its my_zebra.Patches has the name of ssl_suite_example.encoder.Patches" in said
+    paths = [yaml.safe_load((tmp_path / run / "config.yaml").read_text()) for run in ("ours", "theirs")]
+    assert [c["model"]["class_path"] for c in paths] == ["ssl_suite.methods.image.simclr.SimCLR", "my_mine.SimCLR"]
+
+
+def test_list_says_which_plugin_is_left_out(clashing: Path) -> None:
+    entries = json.loads(python(clashing, "-m", "ssl_suite", "list", "--format", "json").stdout)
+    assert [e["origin"] for e in entries if e["name"] in ("SimCLR", "Patches")] == ["ssl_suite", "example"]
+    left_out = {e["name"] for e in entries if e["kind"] == "plugins" and e["summary"].startswith("left out: its my_")}
+    assert left_out == {"mine", "zebra"}
+
+
 class Undecided(Classify):
     """A task that forgets how to answer."""
 
@@ -146,7 +187,7 @@ def test_an_incomplete_class_is_one_sentence(fails: Callable[..., str], sources:
 
 def test_without_the_plugin_its_encoder_is_named_as_unknown(fails: Callable[..., str], tmp_path: Path) -> None:
     save_encoder(RawPixels(), tmp_path)
-    (tmp_path / "config.json").write_text('{"class": "Patches", "arguments": {}}')
+    (tmp_path / "config.json").write_text('{"class": "ssl_suite_example.Patches", "arguments": {}}')
     write_manifest(tmp_path)
     message = fails("embed", str(tmp_path), "samples:digits", f"--out={tmp_path / 'e.parquet'}")
-    assert message.startswith("'Patches' is not an encoder class known here.")
+    assert message.startswith("'ssl_suite_example.Patches' is not an encoder class known here.")

@@ -34,7 +34,6 @@ def test_a_subclass_that_leaves_something_out_is_not_made(base: type) -> None:
         given = {name: lambda self: None for name in BASES[base] - {left_out}}
         with pytest.raises(TypeError, match=rf"abstract class Partial.* '?{left_out}'?$"):
             type("Partial", (base,), given)()
-    Encoder.registry.pop("Partial", None)
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: base.__name__)

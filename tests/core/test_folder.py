@@ -437,5 +437,5 @@ def test_tied_weights_are_stored_once_and_tied_again(tmp_path: Path) -> None:
     assert "twin.weight" not in load_file(str(path / "model.safetensors"))
     loaded = load_encoder(path)
     assert loaded.twin.weight is loaded.tokens.weight  # type: ignore[union-attr]
-    Encoder.registry.pop("Tied")
+    Encoder.registry.pop(f"{Tied.__module__}.{Tied.__qualname__}")
     shutil.rmtree(path)
