@@ -25,8 +25,7 @@ class Batch:
     Attributes:
         index: (B,) position of each item in its split.
         seed: (B,) seed of each item in this epoch, see `core.random`.
-        target: (B,) classes or values, (B, L) tags or characters padded with `IGNORE`, or (B, 5) spans, see
-            `core.spans`.
+        target: (B,) classes or values, (B, L) tags or characters padded with `IGNORE`, or (B, 5) spans.
     """
 
     index: Tensor

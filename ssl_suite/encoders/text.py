@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.check import within
+from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.likelihood import token_log_likelihoods
 from ssl_suite.encoders.transformer import (
     Dropout,
     KVCache,
@@ -131,6 +133,14 @@ class TextEncoder(Encoder):
         tokens = self.embed(batch)
         mask = None if tokens.dense else tokens.mask
         return self.trunk(tokens.values, mask, at=at, documents=tokens.documents)[-1]
+
+    @torch.no_grad()
+    def log_likelihoods(self, batch: ChoiceBatch) -> Tensor:
+        """(N,) Σ log p of the scored tokens of each sequence; logits are made at their places only."""
+        rows, places = batch.scored.nonzero(as_tuple=True)
+        states = self.output_at(batch, (rows, places - 1))
+        log_p = token_log_likelihoods(states, self.tokens.weight, batch.ids[rows, places])
+        return torch.zeros(len(batch.ids), device=log_p.device).index_add_(0, rows, log_p)
 
     def _pool(self, output: Tensor, mask: Tensor) -> Tensor:
         if self.pool == "mean":

@@ -17,10 +17,10 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.outcomes import Example
-from ssl_suite.core.spans import Asked, Asking, SpanTarget
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.answer_scores import Scoring, best_threshold, score
 from ssl_suite.tasks.head import check_head, head
+from ssl_suite.tasks.spans import Asked, Asking, SpanTarget
 
 LOWEST = -1e9
 """Score where no start fits any end."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import ssl_suite.methods.text.vocabulary as vocabulary
+from ssl_suite.encoders import likelihood
 from ssl_suite.methods.text.vocabulary import vocabulary_loss
 
 
@@ -15,7 +15,7 @@ from ssl_suite.methods.text.vocabulary import vocabulary_loss
 def test_loss_and_gradients_equal_cross_entropy_for_any_chunk(
     rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(vocabulary.CHUNK, "cpu", rows * 11)
+    monkeypatch.setitem(likelihood.CHUNK, "cpu", rows * 11)
     states, weight, targets = torch.randn(7, 5), torch.randn(11, 5), torch.randint(0, 11, (7,))
     bias = torch.randn(11) if biased else None
     leaves = [t.requires_grad_() for t in (states, weight, bias) if t is not None]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,6 @@ from tokenizers import Tokenizer
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.spans import Asked
 from ssl_suite.data.common.layout import split_of
 from ssl_suite.data.common.source import FolderReader, Rows, open_source
 from ssl_suite.data.common.targets import few
@@ -25,6 +25,24 @@ from ssl_suite.data.text.windows import QuestionWindows
 from ssl_suite.encoders.tokenizer import Kind
 
 ANSWER, NO_ANSWER = "answer", "no answer"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions of a split, as the task Span reads them.
+
+    Attributes:
+        ids: of each question.
+        answers: every text that counts as right for each question, none where it has no answer; None for a split
+            without answers.
+        question: window → number of its question.
+        read: (window, start, end) → the text between two positions of a window.
+    """
+
+    ids: list[str]
+    answers: list[list[str]] | None
+    question: list[int]
+    read: Callable[[int, int, int], str]
 
 
 class Questions(Text):

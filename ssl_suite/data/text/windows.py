@@ -133,7 +133,7 @@ class QuestionWindows:
         return ids, segments
 
     def target(self, window: int) -> Tensor:
-        """(5,): see `core.spans.SpanTarget`."""
+        """(5,): start, end, first, last and window, as `tasks.spans.SpanTarget` says."""
         w, first = self.windows[window], self.first(window)
         start, end = self.place(window) or (0, 0)
         if not self.labelled:

@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK = {"cpu": 2**22}
-"""Logits held at once: what a CPU's cache keeps; elsewhere `LARGE`."""
-LARGE = 2**27
+from ssl_suite.encoders.likelihood import rows_at_once
 
 
 def vocabulary_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
@@ -32,17 +30,6 @@ def vocabulary_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets
     return _VocabularyLoss.apply(states, weight, bias, targets, torch.is_grad_enabled())
 
 
-@torch.no_grad()
-def token_log_likelihoods(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """(M,) log softmax(`states @ weight.T`) at `targets`, in float32 and as few rows of logits at a time."""
-    rows = max(1, CHUNK.get(states.device.type, LARGE) // len(weight))
-    pieces = [
-        -F.cross_entropy(F.linear(x, weight).float(), y, reduction="none")
-        for x, y in zip(states.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.cat(pieces)
-
-
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -51,7 +38,7 @@ class _VocabularyLoss(torch.autograd.Function):
         device = states.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
         words, inputs = weight.to(dtype), states.to(dtype)
-        rows = max(1, CHUNK.get(device, LARGE) // len(weight))
+        rows = rows_at_once(weight)
         buffer = words.new_empty(min(rows, len(states)), len(weight))
         loss = torch.zeros((), device=states.device)
         d_states = torch.empty_like(inputs) if training else None
@@ -105,7 +92,7 @@ def draw(states: Tensor, weight: Tensor, bias: Tensor, u: Tensor) -> Tensor:
     Returns:
         (M,) ids.
     """
-    rows = max(1, CHUNK.get(states.device.type, LARGE) // len(weight))
+    rows = rows_at_once(weight)
     ids = [torch.empty(0, dtype=torch.long, device=states.device)]
     for x, y in zip(states.split(rows), u.split(rows), strict=True):
         below = F.linear(x, weight, bias).float().softmax(-1).cumsum(-1)  # (rows, V)

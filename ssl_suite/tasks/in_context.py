@@ -10,7 +10,7 @@ from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.outcomes import Outcome
-from ssl_suite.methods.text.likelihood import Scorer, log_likelihoods
+from ssl_suite.tasks.likelihood import Scorer
 
 
 class InContext(Scorer):
@@ -36,7 +36,7 @@ class InContext(Scorer):
 
     def scores(self, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
         """(B, C) log-likelihood of each answer, and the same a character; −∞ where an item has fewer answers."""
-        total = log_likelihoods(self.encoder, batch)
+        total = self.log_likelihoods(batch)
         table = total.new_full((len(batch), int(batch.choice.max()) + 1), -torch.inf)
         by_character = table.clone()
         table[batch.owner, batch.choice] = total

@@ -1,4 +1,4 @@
-"""Spans: what a task on answers inside longer inputs and its data agree on.
+"""What Span needs of its data: targets inside longer inputs, and the questions that are asked.
 
 A question is read through one or more windows, each an item of its own; the answers of its windows are joined to one.
 """
@@ -6,7 +6,6 @@ A question is read through one or more windows, each an item of its own; the ans
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -30,9 +29,8 @@ class SpanTarget(NamedTuple):
     window: Tensor
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The questions of a split.
+class Asked(Protocol):
+    """The questions of a split, as the data give them.
 
     Attributes:
         ids: of each question.
@@ -42,10 +40,17 @@ class Asked:
         read: (window, start, end) → the text between two positions of a window.
     """
 
-    ids: list[str]
-    answers: list[list[str]] | None
-    question: list[int]
-    read: Callable[[int, int, int], str]
+    @property
+    def ids(self) -> list[str]: ...
+
+    @property
+    def answers(self) -> list[list[str]] | None: ...
+
+    @property
+    def question(self) -> list[int]: ...
+
+    @property
+    def read(self) -> Callable[[int, int, int], str]: ...
 
 
 @runtime_checkable

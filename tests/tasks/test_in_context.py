@@ -20,8 +20,8 @@ from ssl_suite.data.text.documents import Documents
 from ssl_suite.data.text.prompts import Prompts
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import train_tokenizer
-from ssl_suite.methods.text.in_context import InContext
-from ssl_suite.methods.text.likelihood import Perplexity, log_likelihoods
+from ssl_suite.tasks.in_context import InContext
+from ssl_suite.tasks.likelihood import Perplexity
 
 WORDS = ["a", "lean", "cat", "saw", "one", "old", "dog", "run", "up", "the", "hill", "and", "sat", "down", "by", "it"]
 
@@ -164,11 +164,11 @@ def test_bits_per_byte_of_long_documents(encoder: TextEncoder, tmp_path: Path) -
 def test_logits_are_made_at_scored_places_only(
     encoder: TextEncoder, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ssl_suite.methods.text.likelihood as module
+    import ssl_suite.encoders.text as module
 
     seen: list[int] = []
     real = module.token_log_likelihoods
     monkeypatch.setattr(module, "token_log_likelihoods", lambda s, w, t: (seen.append(len(s)), real(s, w, t))[1])
     (batch,) = batches(prompts(source, encoder), 11, list(range(11)))
-    log_likelihoods(encoder, batch)
+    encoder.log_likelihoods(batch)
     assert seen == [int(batch.scored.sum())]

@@ -1,10 +1,10 @@
-"""The likelihood of token sequences under a causal encoder, and perplexity over whole documents."""
+"""Perplexity over whole documents, and the base of what asks a causal encoder for likelihoods; nothing is trained."""
 
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 from torchmetrics import SumMetric
 
@@ -15,18 +15,14 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.module import Evaluation
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.outcomes import Outcome
-from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.methods.text.vocabulary import token_log_likelihoods
 
 
-@torch.no_grad()
-def log_likelihoods(encoder: TextEncoder, batch: ChoiceBatch) -> Tensor:
-    """(N,) Σ log p of the scored tokens of each sequence; logits are made at their places only."""
-    encoder.eval()
-    rows, places = batch.scored.nonzero(as_tuple=True)
-    states = encoder.output_at(batch, (rows, places - 1))
-    log_p = token_log_likelihoods(states, encoder.tokens.weight, batch.ids[rows, places])
-    return torch.zeros(len(batch.ids), device=log_p.device).index_add_(0, rows, log_p)
+@runtime_checkable
+class Likely(Protocol):
+    """An encoder that says how likely sequences are."""
+
+    def log_likelihoods(self, batch: ChoiceBatch) -> Tensor:
+        """(N,) Σ log p of the scored tokens of each sequence."""
 
 
 class Scorer(Evaluation):
@@ -36,13 +32,11 @@ class Scorer(Evaluation):
         encoder: folder or URI of a causal text encoder with its tokenizer.
     """
 
-    encoder: TextEncoder
-
     def __init__(self, encoder: Encoder | str) -> None:
         super().__init__(encoder, Optim())
         loaded, name = self.encoder, type(self).__name__
         expect(loaded, "text", name)
-        if not isinstance(loaded, TextEncoder) or not loaded.config.get("causal"):
+        if not isinstance(loaded, Likely) or not loaded.config.get("causal"):
             raise UserError(f"{name} needs a causal encoder, as CausalLM makes; this one sees what it would predict.")
         loaded.requires_grad_(False).eval()
 
@@ -50,11 +44,17 @@ class Scorer(Evaluation):
         super().setup(stage)
         if stage == "fit":
             raise UserError(f"{type(self).__name__} trains nothing; use `ssl-suite test` with the same options.")
-        length, window = getattr(self.data, "max_length", 0), self.encoder.max_length
-        if self.encoder.positions is not None and length > window:
-            raise UserError(f"data.max_length is {length}, the encoder reads {window} tokens; lower it to that.")
+        length, longest = getattr(self.data, "max_length", 0), self.encoder.longest
+        if longest is not None and length > longest:
+            raise UserError(f"data.max_length is {length}, the encoder reads {longest} tokens; lower it to that.")
         vocab_size = self.encoder.config.get("vocab_size")
         self.data.serve(Request(tokenizer=self.encoder.tokenizer, vocab_size=vocab_size))
+
+    def log_likelihoods(self, batch: ChoiceBatch) -> Tensor:
+        """(N,) Σ log p of the scored tokens of each sequence."""
+        encoder = self.encoder.eval()
+        assert isinstance(encoder, Likely)
+        return encoder.log_likelihoods(batch)
 
 
 class Perplexity(Scorer):
@@ -74,7 +74,7 @@ class Perplexity(Scorer):
 
     def _score(self, batch: ChoiceBatch) -> list[Outcome]:
         """Adds a batch; returns the bits and the bytes of each window."""
-        nats = -log_likelihoods(self.encoder, batch)
+        nats = -self.log_likelihoods(batch)
         self.nats.update(nats)
         self.tokens.update(batch.scored.sum())
         self.bytes.update(batch.size)
