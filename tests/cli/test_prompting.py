@@ -9,7 +9,7 @@ import pytest
 import yaml
 from cli_recipes import DATA, QUICK
 
-from ssl_suite.bench.benchmark import cells, command, load_benchmark
+from ssl_suite.bench.benchmark import command, jobs, load_benchmark
 from ssl_suite.bench.runner import run_benchmark
 from ssl_suite.bench.store import Store
 from ssl_suite.cli import fit, main
@@ -81,7 +81,7 @@ def test_a_benchmark_may_only_test_and_may_take_an_encoder_in_more_ways(
         ("probe", "random", "random", "probe@1"),
     }
     assert {r.name for r in rows} == {"GPT", "GPT reemb", "random"}
-    runs = {c.task.name: command(c.task.config, run=c.task.run)[0] for c in cells(load_benchmark(path), tmp_path)}
+    runs = {c.task.name: command(c.task.config, run=c.task.run)[0] for c in jobs(load_benchmark(path), tmp_path)}
     assert runs == {"prompt": "test", "probe": "fit"}
 
 
