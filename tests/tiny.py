@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_suite.core.batch import ImageBatch, SpeechBatch, TextBatch, lengths_to_mask
+from ssl_suite.core.features import Features
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.encoders.text import TextEncoder
@@ -53,6 +54,12 @@ def speech_batch(lengths: list[int]) -> SpeechBatch:
     size = torch.tensor(lengths)
     wave = torch.randn(len(lengths), max(lengths)) * 0.1 * lengths_to_mask(size, max(lengths))
     return SpeechBatch(torch.arange(len(lengths)), torch.arange(len(lengths)), None, wave, size)
+
+
+def values(features: Features | None) -> Tensor:
+    """All frozen features of a split, (ΣT, S, D)."""
+    assert features is not None
+    return torch.cat([shard.values for shard in features.shards])
 
 
 def flat(state: Any, prefix: str = "") -> dict[str, Any]:

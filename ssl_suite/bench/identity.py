@@ -13,8 +13,8 @@ from ssl_suite.core.hashing import config_hash
 # Names and outputs, what only shows, and what other columns of a result say better: the encoder's weights and the data.
 APART = {
     "": ("role", "task_name", "name", "split", "test_after"),
-    "model": ("encoder",),
-    "data": ("source", "num_workers", "cache_features"),
+    "model": ("encoder", "room"),
+    "data": ("source", "num_workers"),
     "trainer": ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "profiler", "barebones"),
 }
 

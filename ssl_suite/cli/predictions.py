@@ -39,7 +39,7 @@ class WritePredictions(pl.Callback):
         for number, split in enumerate(data.predicted):
             rows = self._rows.get(number, [])
             if task is not None:
-                rows = gathered(rows)
+                rows = list(dict(gathered(rows)).items())  # of few items, every rank has all
                 if not trainer.is_global_zero:
                     continue
                 if files := task.files(rows, data, split):

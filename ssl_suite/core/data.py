@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,14 +14,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_suite.core.batch import Batch
 from ssl_suite.core.check import within
-from ssl_suite.core.encoder import Encoded, Modality
+from ssl_suite.core.encoder import Modality
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.features import Features, cached, compute, default_cache
+from ssl_suite.core.features import Encode, Features
+from ssl_suite.core.frozen import Frozen
 from ssl_suite.core.items import Collate, ItemDataset, Skipped
 from ssl_suite.core.loader import Loader
 from ssl_suite.core.random import run_seed
 from ssl_suite.core.request import Request
-from ssl_suite.core.sampler import EpochSampler, EvalSampler, budget_batches, joined, plain_batches
+from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, joined, plain_batches
 from ssl_suite.core.task import TargetKind
 from ssl_suite.core.workers import heed_the_run_alone
 
@@ -43,7 +44,6 @@ class DataModule(pl.LightningDataModule, ABC):
         eval_batch_size: for validation, test and frozen features; default: `batch_size`.
         num_workers: loader processes.
         on_error: `raise` at the first unreadable sample, or `skip` and count it.
-        cache_features: keep frozen features on disk in the user's cache folder.
     """
 
     modality: Modality
@@ -63,7 +63,6 @@ class DataModule(pl.LightningDataModule, ABC):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
-        cache_features: bool = True,
     ) -> None:
         super().__init__()
         within("data.batch_size", batch_size, low=1, whole=True)
@@ -71,13 +70,12 @@ class DataModule(pl.LightningDataModule, ABC):
             within("data.eval_batch_size", eval_batch_size, low=1, whole=True)
         within("data.num_workers", num_workers, low=0, whole=True)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers, self.on_error, self.cache_features = num_workers, on_error, cache_features
+        self.num_workers, self.on_error = num_workers, on_error
         self.labels = []
         self.predict_split: str | None = None
         self.request: Request | None = None
         self.skipped = Skipped()
-        self._features: dict[tuple[str, str], Features] = {}
-        self._frozen: tuple[Callable[[Batch], Encoded], str] | None = None
+        self._frozen: Frozen | None = None
         self._training: Loader | None = None
 
     # What a subclass gives -------------------------------------------------------------------------------------
@@ -179,7 +177,6 @@ class DataModule(pl.LightningDataModule, ABC):
         """
         self._frozen = None
         if not self._served(request):
-            self._features.clear()
             self.skipped.clear()
             self.prepare(request)
             self.request = request
@@ -209,18 +206,14 @@ class DataModule(pl.LightningDataModule, ABC):
     def _pretraining(self) -> bool:
         return self.request is None or self.request.pretrains
 
-    def use_features(self, encode: Callable[[Batch], Encoded], key: str) -> None:
-        """Serves `encode`'s result instead of raw inputs from now on; computed once a split.
+    def use_features(self, encode: Encode, key: str, **options: Any) -> None:
+        """Serves what `encode` makes of the inputs from now on, see `Frozen`; training inputs only if they stay."""
+        self._frozen = Frozen(self, encode, key, **options)
 
-        Raises:
-            UserError: training inputs are to be augmented, other ones each epoch.
-        """
-        if self.augments:
-            raise UserError(
-                "data.augment gives other training inputs each epoch, but a probe computes their features once; "
-                "leave it out, or take --model.mode finetune."
-            )
-        self._frozen = (encode, key)
+    @property
+    def frozen(self) -> Frozen:
+        assert self._frozen is not None
+        return self._frozen
 
     def has(self, split: str) -> bool:
         return split in self.splits()
@@ -230,24 +223,12 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """What loader processes that are not forked need: no trainer, model or features."""
-        return self.__dict__ | {"trainer": None, "_frozen": None, "_features": {}, "_training": None}
+        return self.__dict__ | {"trainer": None, "_frozen": None, "_training": None}
 
-    def features(self, split: str) -> Features:
-        """The frozen features of a split with its targets."""
-        assert self._frozen is not None
-        encode, key = self._frozen
-        if (key, split) not in self._features:
-            self._expect(split)
-            full_key = f"{key}|{self.fingerprint(split)}|{split}" + "|skip" * (self.on_error == "skip")
-            folder = default_cache() / "features" if self.cache_features else None
-            stored = cached(full_key, lambda: compute(self._raw_loader(split), encode), folder)
-            kept = stored["index"].tolist()
-            self.skipped.expect(split, self.size(split))
-            for lost in set(range(self.size(split))).difference(kept):  # when they were computed, maybe in another run
-                self.skipped.add(split, lost)
-            targets = [self.target(split, i) for i in kept] if self.has_targets(split) else []
-            self._features[key, split] = Features(**stored, targets=targets)
-        return self._features[key, split]
+    def features(self, split: str) -> Features | None:
+        """The frozen features of a split with its targets; None where they would not fit."""
+        self._expect(split)
+        return self.frozen.features(split)
 
     def target(self, split: str, index: int) -> torch.Tensor:
         """The target of one item, without reading its input."""
@@ -255,21 +236,14 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> Loader:
         self._expect("train")
-        features = self.features("train") if self._frozen else None
-
-        def batches(epoch: int) -> list[list[int]]:
-            if features is None:
-                return self.train_batches(epoch)
-            if self.train_budget is not None and not features.pooled:
-                return budget_batches(self._along(features, "train"), self.train_budget, run_seed(), epoch)
-            return plain_batches(len(features), self.batch_size, run_seed(), epoch, drop_last=False)
-
-        rank, world = self._process
+        frozen = None if self.augments else self._frozen
+        batches = frozen.train_batches if frozen else self.train_batches
+        rank, world = self.place
         sampler = EpochSampler(batches, self._position, rank, world, self._limit(len(batches(0)) // world))
-        if features is not None:
-            return self._loader(sampler, features, True)
+        if frozen and (features := frozen.features("train")) is not None:
+            return self.loader(sampler, features, True)
         together = self.trainer.accumulate_grad_batches if self.trainer else 1
-        self._training = self._loader(sampler, self.dataset("train", training=True), False, together)
+        self._training = self.loader(sampler, self.dataset("train", training=True), False, together)
         return self._training
 
     @property
@@ -312,28 +286,17 @@ class DataModule(pl.LightningDataModule, ABC):
     def eval_dataloader(self, split: str) -> Loader:
         """Every item of a split once, unshuffled and un-augmented, from cached features where those are in use."""
         self._expect(split)
-        if self._frozen is None:
-            return self._raw_loader(split)
-        features = self.features(split)
-        bound = self.eval_budget is not None and not features.pooled
-        lengths = self._along(features, split) if bound else None
-        sampler = EvalSampler(len(features), self.eval_batch_size, lengths, *self._process, self.eval_budget)
-        return self._loader(sampler, features, True)
-
-    def _along(self, features: Features, split: str) -> list[float]:
-        """The length of each item that has features."""
+        if self._frozen is not None:
+            return self._frozen.eval_loader(split)
         lengths = self.lengths(split)
-        return [1.0 if lengths is None else lengths[i] for i in features.index.tolist()]
+        sampler = EvalSampler(self.size(split), self.eval_batch_size, lengths, *self.place, self.eval_budget)
+        return self.loader(sampler, self.dataset(split), False)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.finish(batch)
 
-    def _raw_loader(self, split: str) -> Loader:
-        place = (0, 1) if self._frozen is not None else self._process  # each rank keeps all features
-        sampler = EvalSampler(self.size(split), self.eval_batch_size, self.lengths(split), *place, self.eval_budget)
-        return self._loader(sampler, self.dataset(split), False)
-
-    def _loader(self, sampler: Any, dataset: Dataset[Any], ready: bool, together: int = 1) -> Loader:
+    def loader(self, sampler: Iterable[list[Key]], dataset: Dataset[Any], ready: bool, together: int = 1) -> Loader:
+        """Loads what `sampler` names; in this process, and as they come, where items are `ready` batches."""
         workers = 0 if ready else self.num_workers
         loader = DataLoader(
             dataset,
@@ -348,7 +311,7 @@ class DataModule(pl.LightningDataModule, ABC):
         return Loader(loader, together)
 
     @property
-    def _process(self) -> tuple[int, int]:
+    def place(self) -> tuple[int, int]:
         """This process' rank, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 

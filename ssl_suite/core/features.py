@@ -1,16 +1,15 @@
-"""Frozen features: computed once for a split, kept in memory and on disk, served like any other data."""
+"""Frozen features: encoded shard by shard, and served like any other data."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -18,8 +17,18 @@ from torch.utils.data import Dataset
 from ssl_suite.core.batch import IGNORE, Batch, lengths_to_mask
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.files import replacing
-from ssl_suite.core.sampler import Key
+from ssl_suite.core.moments import Moments
+from ssl_suite.core.sampler import EvalSampler, Key
+from ssl_suite.core.store import Plan, Shard
+
+if TYPE_CHECKING:
+    from ssl_suite.core.data import DataModule
+
+SHARD = 64e6
+"""Bytes of a shard: what writing one takes of memory, a few times, and little enough to share out among processes."""
+
+Encode = Callable[[Batch], Encoded]
+"""A batch → the selected states, on any device."""
 
 
 @dataclass(eq=False)
@@ -39,34 +48,58 @@ class FeatureBatch(Batch):
 
 
 class Features(Dataset[FeatureBatch]):
-    """One split's features, flat over items; fetched a whole batch at a time.
+    """One split's features; fetched a whole batch at a time, in float32.
+
+    Args:
+        shards: in the order of their items.
+        target: position of an item in its split → its target; None where there are none.
 
     Attributes:
-        values: (ΣT, S, D) states of all items one after the other.
-        lengths: (N,) T of each item.
         index: (N,) position of each item in its split.
-        targets: N targets, or empty.
+        lengths: (N,) T of each item.
+        moments: of all values.
+        pooled: whether T is 1 everywhere.
     """
 
-    def __init__(self, values: Tensor, lengths: Tensor, index: Tensor, targets: list[Tensor]) -> None:
-        self.values, self.lengths, self.index, self.targets = values, lengths, index, targets
-        self.starts = lengths.cumsum(0) - lengths
-        self.pooled = bool((lengths == 1).all())
+    def __init__(self, shards: Sequence[Shard], target: Callable[[int], Tensor] | None) -> None:
+        self.shards, self.target = [shard for shard in shards if len(shard.index)], target
+        if not self.shards:
+            raise UserError("No input is left to compute features of; every one was skipped as unreadable.")
+        self.index = torch.cat([shard.index for shard in self.shards])
+        self.lengths = torch.cat([shard.lengths for shard in self.shards])
+        self.starts = torch.cat([shard.lengths.cumsum(0) - shard.lengths for shard in self.shards])
+        self.ends = torch.tensor([len(shard.index) for shard in self.shards]).cumsum(0)
+        self.moments = Moments.join([shard.moments for shard in self.shards])
+        self.pooled = bool((self.lengths == 1).all())
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.index)
 
     def __getitems__(self, keys: list[Key]) -> FeatureBatch:
         rows = torch.tensor([i for _, i in keys])
+        of = torch.searchsorted(self.ends, rows, right=True)
         if self.pooled:
-            values = self.values[rows, :, None]
+            values = self._vectors(rows, of)
             mask = torch.ones(len(rows), 1, dtype=torch.bool)
         else:
-            pieces = [self.values[self.starts[i] : self.starts[i] + self.lengths[i]] for i in rows.tolist()]
+            pieces = [self._item(row, shard) for row, shard in zip(rows.tolist(), of.tolist(), strict=True)]
             values = pad_sequence(pieces, batch_first=True).transpose(1, 2)
             mask = lengths_to_mask(self.lengths[rows], values.shape[2])
-        target = pad_targets([self.targets[i] for i in rows.tolist()]) if self.targets else None
-        return FeatureBatch(self.index[rows], torch.zeros_like(rows), target, values, mask)
+        index = self.index[rows]
+        target = pad_targets([self.target(i) for i in index.tolist()]) if self.target else None
+        return FeatureBatch(index, torch.zeros_like(rows), target, values, mask)
+
+    def _vectors(self, rows: Tensor, of: Tensor) -> Tensor:
+        """(B, S, 1, D)."""
+        values = torch.empty(len(rows), 1, *self.shards[0].values.shape[1:])
+        for shard in of.unique().tolist():
+            here = of == shard
+            values[here, 0] = self.shards[shard].values[self.starts[rows[here]]].float()
+        return values.transpose(1, 2)
+
+    def _item(self, row: int, shard: int) -> Tensor:
+        """(T, S, D)."""
+        return self.shards[shard].values.narrow(0, int(self.starts[row]), int(self.lengths[row])).float()
 
 
 def pad_targets(targets: list[Tensor]) -> Tensor:
@@ -76,55 +109,86 @@ def pad_targets(targets: list[Tensor]) -> Tensor:
     return pad_sequence(targets, batch_first=True, padding_value=IGNORE)
 
 
-def compute(batches: Iterable[Batch], encode: Callable[[Batch], Encoded]) -> dict[str, Tensor]:
-    """Runs a frozen encoder over a split.
+def planned(data: DataModule, split: str, encode: Encode, dtype: torch.dtype) -> Plan:
+    """Cuts a split into shards of about `SHARD` bytes, after encoding its longest item alone to see what it takes.
+
+    A shard holds a multiple of `eval_batch_size` items where it can, so that batches are those of the whole split.
+    """
+    n, lengths = data.size(split), data.lengths(split)
+    order = range(n) if lengths is None else sorted(range(n), key=lambda i: -lengths[i])
+    items = data.dataset(split)
+    found = next(((i, item) for i in order if (item := items[0, i]) is not None), None)
+    if found is None:
+        raise UserError("No input is left to compute features of; every one was skipped as unreadable.")
+    encoded = encode(data.collate([found[1]]))
+    pooled = encoded.mask.shape[1] == 1
+    taken = int(encoded.mask.sum()) * sum(state.shape[2] for state in encoded.states) * dtype.itemsize
+    longest = 1.0 if lengths is None or pooled else max(lengths[found[0]], 1e-9)
+    sizes = [taken / longest * (1.0 if lengths is None or pooled else lengths[i]) for i in range(n)]
+    step = data.eval_batch_size if lengths is None and taken * data.eval_batch_size <= SHARD else 1
+    starts, held = [0], 0.0
+    for start in range(0, n, step):
+        more = sum(sizes[start : start + step])
+        if held and held + more > SHARD:
+            starts.append(start)
+            held = 0.0
+        held += more
+    return Plan((*starts, n), int(sum(sizes)), pooled)
+
+
+def encoded_shards(
+    data: DataModule, split: str, encode: Encode, plan: Plan, numbers: Iterator[int], dtype: torch.dtype
+) -> Iterator[tuple[int, Shard]]:
+    """Runs the encoder over the items of some shards.
 
     Args:
-        batches: of the split, any order.
-        encode: batch → the selected states, on any device.
+        data: whose items they are.
+        split: of the data.
+        encode: runs the encoder.
+        plan: of the shards.
+        numbers: which of them; drawn one by one, in time for the loader.
+        dtype: of the features.
 
-    Returns:
-        `values` (ΣT, S, D), `lengths` (N,) and `index` (N,), on the host, in the order of `index`.
+    Yields:
+        Number and shard; values and lengths are empty where no item could be read.
     """
-    pieces, index = [], []
-    for batch in batches:
-        encoded = encode(batch)
-        states = torch.stack(list(encoded.states), 2).float().cpu()  # (B, T, S, D)
-        pieces += [state[keep] for state, keep in zip(states, encoded.mask.cpu(), strict=True)]
-        index.append(batch.index.cpu())
-    if not pieces:
-        raise UserError("No input is left to compute features of; every one was skipped as unreadable.")
-    order = torch.cat(index).argsort()
-    ordered = [pieces[i] for i in order.tolist()]
-    lengths = torch.tensor([len(p) for p in ordered])
-    return {"values": torch.cat(ordered), "lengths": lengths, "index": torch.cat(index)[order]}
+    begun: deque[tuple[int, int]] = deque()
+    lengths = data.lengths(split)
+
+    def batches() -> Iterator[list[Key]]:
+        for number in numbers:
+            items = plan.items(number)
+            some = None if lengths is None else lengths[items.start : items.stop]
+            made = EvalSampler(len(items), data.eval_batch_size, some, budget=data.eval_budget).keys
+            begun.append((number, len(made)))
+            yield from ([(epoch, items.start + i) for epoch, i in batch] for batch in made)
+
+    pieces: list[Tensor] = []
+    index: list[int] = []
+    done = 0
+    for batch in data.loader(batches(), data.dataset(split), False).all():
+        if batch is not None:
+            encoded = encode(batch)
+            values = torch.stack(list(encoded.states), 2)[encoded.mask].to(dtype).cpu()  # (ΣT, S, D)
+            pieces += values.split(encoded.mask.sum(1).tolist())
+            index += batch.index.tolist()
+        number, count = begun[0]
+        done += 1
+        if done == count:
+            begun.popleft()
+            yield number, _shard(pieces, index, dtype)
+            pieces, index, done = [], [], 0
 
 
-_memory: dict[str, dict[str, Tensor]] = {}
-_MEMORY_ITEMS = 12
-
-
-def cached(key: str, make: Callable[[], dict[str, Tensor]], folder: Path | None) -> dict[str, Tensor]:
-    """Returns what `make` made for this key, from memory or disk where it was made before."""
-    if key not in _memory:
-        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors" if folder else None
-        tensors = _read(path) if path else None
-        if tensors is None:
-            tensors = make()
-            if path:
-                with replacing(path) as temporary:
-                    save_file(tensors, str(temporary))
-        while len(_memory) >= _MEMORY_ITEMS:
-            _memory.pop(next(iter(_memory)))
-        _memory[key] = tensors
-    return _memory[key]
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    try:
-        return load_file(str(path)) if path.exists() else None
-    except (SafetensorError, OSError):  # a damaged cache is made again
-        return None
+def _shard(pieces: list[Tensor], index: list[int], dtype: torch.dtype) -> Shard:
+    """Raises UserError at a number that is too large for `dtype`."""
+    order = sorted(range(len(index)), key=index.__getitem__)
+    values = torch.cat([pieces[i] for i in order]) if order else torch.zeros(0, 1, 1, dtype=dtype)
+    lengths = torch.tensor([len(pieces[i]) for i in order], dtype=torch.int64)
+    moments = Moments.of(values)
+    if dtype == torch.float16 and not moments.squares.isfinite().all():
+        raise UserError("Some features are larger than float16 can hold; take --model.features float32.")
+    return Shard(values, lengths, torch.tensor([index[i] for i in order], dtype=torch.int64), moments)
 
 
 def default_cache() -> Path:

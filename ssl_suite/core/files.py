@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
@@ -118,6 +121,49 @@ def locked(folder: Path) -> Iterator[None]:
         if made:
             with suppress(OSError):  # something was written
                 folder.rmdir()
+
+
+class Lock:
+    """A lock of one process among many, on a file; the system takes it back from a process that is killed.
+
+    Args:
+        path: of the file, made where there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def take(self, wait: bool = True, shared: bool = False) -> bool:
+        """Whether the lock is ours now; it always is where we `wait`. Several processes may share one."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(self._descriptor, kind if wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            return False
+        except OSError as error:
+            raise UserError(
+                f"{self.path} could not be locked: {error.strerror}. Keep such files on another disk: "
+                "SSL_SUITE_CACHE=FOLDER."
+            ) from error
+        return True
+
+    def release(self) -> None:
+        """Gives it back; twice is once. A process forked meanwhile holds it no longer either."""
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.take()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
 
 
 def _settle(path: Path) -> None:

@@ -14,6 +14,7 @@ from ssl_suite.core.encoder import Encoded, Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import FeatureBatch
 from ssl_suite.core.folder import fingerprint
+from ssl_suite.core.frozen import Room
 from ssl_suite.core.module import Evaluation
 from ssl_suite.core.optim import Optim, parameter_groups
 from ssl_suite.core.outcomes import Example
@@ -29,10 +30,13 @@ class Finetune(Evaluation):
         encoder: an encoder folder, a URI (`timm:resnet50`, `random:FOLDER`), or an encoder to train from scratch.
         task: what to learn; on the command line it may be left out for data that names its task (GLUE, CLUE).
         readout: last, cls, mean, weighted_sum or layer:K.
-        mode: `probe` freezes the encoder: eval() whatever Lightning calls, no gradient, its features computed once;
-            `finetune` trains everything, the learning rate falling by `optim.layer_decay` a layer.
+        mode: `probe` freezes the encoder: eval() whatever Lightning calls, no gradient, its features computed once
+            (of training inputs that are augmented, in every step); `finetune` trains everything, the learning rate
+            falling by `optim.layer_decay` a layer.
         standardize: probe only: shift and scale each feature to mean 0, deviation 1 over the training split, so that
             the head's learning rate suits every encoder, random ones too.
+        features: how a probe's features are kept; float16 takes half the room and changes them in the fourth digit.
+        room: where they are kept, and how many; where they would not fit, the encoder runs in every epoch.
         optim: how weights are updated.
     """
 
@@ -43,12 +47,14 @@ class Finetune(Evaluation):
         readout: str = "last",
         mode: Literal["probe", "finetune"] = "probe",
         standardize: bool = True,
+        features: Literal["float32", "float16"] = "float32",
+        room: Room = Room(),
         optim: Optim = Optim(weight_decay=0.0),
     ) -> None:
         if task is None:
             raise UserError("Finetune needs a task (--model.task Classify, Regress, Tag, ...): this data names none.")
         super().__init__(encoder, optim)
-        self.task, self.mode = task, mode
+        self.task, self.mode, self.features, self.room = task, mode, features, room
         self.scores = nn.ModuleDict()  # metrics of each split
         self.readout = Readout(readout, self.encoder, task.sequence, standardize and mode == "probe")
         if mode == "probe":
@@ -94,11 +100,28 @@ class Finetune(Evaluation):
         for split in (*self.data.parts("validation"), *self.data.parts("test")):
             self.scores[split] = self.task.metrics()
         if self.mode == "probe":
-            device = self.trainer.strategy.root_device
-            self.encoder.to(device)
-            self.data.use_features(self._select, self._features_key(device))
+            self._freeze()
             if self.readout.standardize and stage == "fit":
-                self.readout.fit(self.data.features("train").values)
+                self.data.features("train")
+                self.readout.fit(self.data.frozen.moments)
+
+    def _freeze(self) -> None:
+        """Lets the data serve features, computed on this run's device and in its precision."""
+        device, precision = self.trainer.strategy.root_device, self.trainer.precision_plugin
+        precision.convert_module(self.encoder.to(device))
+
+        def encode(batch: Batch) -> Encoded:
+            finished = precision.convert_input(self.data.finish(batch.to(device)))
+            with precision.forward_context():
+                return self._select(finished)
+
+        self.data.use_features(
+            encode,
+            self._features_key(device),
+            dtype=getattr(torch, self.features),
+            passing=self.weights.startswith("random-"),
+            room=self.room,
+        )
 
     def _features_key(self, device: torch.device) -> str:
         """All that determines what `_select` gives for a batch."""
@@ -112,9 +135,9 @@ class Finetune(Evaluation):
 
     @torch.no_grad()
     def _select(self, batch: Batch) -> Encoded:
+        """What the head may need of the frozen encoder's states."""
         self.encoder.eval()
-        device = self.trainer.strategy.root_device
-        return self.readout.select(self.encoder(self.data.finish(batch.to(device))))
+        return self.readout.select(self.encoder(batch))
 
     def train(self, mode: bool = True) -> Finetune:
         super().train(mode)
@@ -126,9 +149,10 @@ class Finetune(Evaluation):
         """Returns the task's output and the mask of its time axis."""
         if isinstance(batch, FeatureBatch):
             selected = batch.encoded()
+        elif self.mode == "probe":
+            selected = self._select(batch)
         else:
-            with torch.set_grad_enabled(self.mode == "finetune" and torch.is_grad_enabled()):
-                selected = self.readout.select(self.encoder(batch))
+            selected = self.readout.select(self.encoder(batch))
         features, mask = self.readout(selected)
         return self.task(features, mask), mask
 

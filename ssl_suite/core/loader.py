@@ -43,19 +43,23 @@ class Loader:
         self._ahead.extend(itertools.islice(self._source, max(0, left - len(self._ahead))))
         return list(itertools.islice(self._ahead, left))
 
-    def _batches(self) -> Iterator[Any]:
-        found = empty = 0
+    def all(self) -> Iterator[Any]:
+        """Every batch, None where all items of one were unreadable."""
         try:
-            for batch in self.loader:
-                if batch is None:
-                    empty += 1
-                else:
-                    found += 1
-                    yield batch
+            yield from self.loader
         except UserError as error:  # from a worker it comes wrapped in that process's traceback
             text = str(error).strip()
             if "Original Traceback" not in text:
                 raise
             raise type(error)(text.rpartition("\n")[2].partition(": ")[2]) from None
+
+    def _batches(self) -> Iterator[Any]:
+        found = empty = 0
+        for batch in self.all():
+            if batch is None:
+                empty += 1
+            else:
+                found += 1
+                yield batch
         if empty and not found:
             raise UserError("Every sample was unreadable; check the source, or its first sample with on_error: raise.")

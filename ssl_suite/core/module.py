@@ -224,7 +224,7 @@ class Evaluation(TrainModule):
 
     def examples(self, split: str) -> list[Example]:
         """Outcomes of a tested split, of all ranks and in its order; every rank must ask."""
-        return self.named(sorted(gathered(self._outcomes.get(split, [])), key=lambda row: row[0]), split)
+        return self.named(sorted(dict(gathered(self._outcomes.get(split, []))).items()), split)
 
     def named(self, rows: list[tuple[int, Any]], split: str) -> list[Example]:
         return by_id(rows, self.data, split)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssl_suite.core.encoder import Encoded, Encoder, masked_mean
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.moments import Moments
 
 READOUTS = ("last", "cls", "mean", "weighted_sum", "layer:K")
 
@@ -55,15 +56,14 @@ class Readout(nn.Module):
         self.register_buffer("shift", torch.zeros(states, self.dim), persistent=standardize)
         self.register_buffer("scale", torch.ones(states, self.dim), persistent=standardize)
 
-    def fit(self, values: Tensor) -> None:
-        """Measures mean and deviation of each feature of (N, S, D) frozen states; constant features become 0.
+    def fit(self, moments: Moments) -> None:
+        """Takes mean and deviation of each feature from those of (N, S, D) frozen states; constant ones become 0.
 
         Constant is what deviates by less than `NOISE` times the root mean square of its state: rounding errors.
         """
-        deviation, mean = torch.std_mean(values, 0, correction=0)
-        size = values.square().mean((0, 2)).sqrt()[:, None]  # (S, 1)
-        self.shift.copy_(mean)
-        self.scale.copy_(torch.where(deviation > NOISE * size, 1 / deviation.clamp(min=1e-12), 0))
+        deviation = moments.deviation
+        self.shift.copy_(moments.mean)
+        self.scale.copy_(torch.where(deviation > NOISE * moments.size, 1 / deviation.clamp(min=1e-12), 0))
 
     def select(self, encoded: Encoded) -> Encoded:
         """Keeps only the states (and, without a time axis, only the vectors) that `forward` needs."""

@@ -16,8 +16,10 @@ from ssl_suite.core.errors import UserError
 if TYPE_CHECKING:
     from ssl_suite.core.module import TrainModule
 
-FREE = {"source", "eval_batch_size", "num_workers", "cache_features"}
+FREE = {"source", "eval_batch_size", "num_workers"}
 """Options of data that may change: `source` may move, as long as it holds the same."""
+ROOM = "model.room."
+"""How those begin that say where frozen features are kept."""
 
 TRAINER = (
     "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision",
@@ -33,7 +35,8 @@ def settings(module: TrainModule) -> dict[str, Any]:
     trainer, data, encoder = module.trainer, module.data, module.encoder
     given = module.run_config or {}
     config = flat(given.get("model"), "model") | flat(given.get("data"), "data")
-    found = {name: value for name, value in config.items() if name.removeprefix("data.") not in FREE}
+    free = {name for name in config if name.removeprefix("data.") in FREE or name.startswith(ROOM)}
+    found = {name: value for name, value in config.items() if name not in free}
     found |= {f"trainer.{name}": getattr(trainer, name) for name in TRAINER}
     found |= {"model": type(module).__name__, "data": type(data).__name__, "data.batch_size": data.batch_size}
     found |= flat(asdict(module.optim), "model.optim")

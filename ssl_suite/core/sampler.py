@@ -136,6 +136,9 @@ class EpochSampler(Sampler[list[Key]]):
 class EvalSampler(Sampler[list[Key]]):
     """Every item once, split over ranks; nothing is dropped or repeated.
 
+    Where there are fewer items than ranks, each has all of them: every rank must take part in what follows, and shares
+    of equal parts are those of the whole.
+
     Args:
         n: items.
         batch_size: most items a batch.
@@ -157,7 +160,7 @@ class EvalSampler(Sampler[list[Key]]):
     ) -> None:
         order = list(range(n)) if lengths is None else sorted(range(n), key=lambda i: -lengths[i])
         self.keys: list[list[Key]] = []
-        mine, start = order[rank::world], 0
+        mine, start = order[rank::world] if n >= world else order, 0
         while start < len(mine):
             longest = lengths[mine[start]] if lengths is not None else 0
             size = max(1, min(batch_size, int(budget / longest))) if budget is not None and longest else batch_size

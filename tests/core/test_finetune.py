@@ -11,13 +11,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.metrics import accuracy_score, f1_score
-from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
+from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder, values
 
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.frozen import Room
 from ssl_suite.core.optim import Optim, check_cover
 from ssl_suite.core.sharding import FSDP2
 from ssl_suite.data.image.images import Images
@@ -65,22 +66,21 @@ def test_probe_runs_the_encoder_once_an_item_over_seeds_and_epochs(
         data = images(image_folder)
         run.fit(model, data)
         run.test(model, data, verbose=False)
-    assert sorted(Counted.seen) == sorted([*range(14), *range(5), *range(4)])
+    sizes = (14, 5, 4)
+    assert sorted(Counted.seen) == sorted([*(i for n in sizes for i in range(n)), 0, 0, 0])  # one shows what all take
     with torch.no_grad():
         counted.net.conv1.weight[0] += 1
     trainer(tmp_path, epochs=1).fit(Finetune(counted, Classify()), images(image_folder))
-    assert len(Counted.seen) == 14 + 5 + 4 + 14 + 5
+    assert len(Counted.seen) == 15 + 6 + 5 + 15 + 6
 
 
 def test_cached_features_are_read_from_disk_and_damage_is_mended(
     counted: Counted, image_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ssl_suite.core.features._memory", {})
-    for damage, expected in ((False, 19), (False, 19), (True, 38)):
-        monkeypatch.setattr("ssl_suite.core.features._memory", {})
+    for damage, expected in ((False, 21), (False, 21), (True, 40)):
         if damage:
-            for file in (tmp_path / "cache" / "features").iterdir():
+            for file in (tmp_path / "cache" / "features").glob("*/*.safetensors"):
                 file.write_bytes(file.read_bytes()[:100])
         trainer(tmp_path, epochs=1).fit(Finetune(counted, Classify()), images(image_folder))
         assert len(Counted.seen) == expected
@@ -89,30 +89,28 @@ def test_cached_features_are_read_from_disk_and_damage_is_mended(
 def test_features_are_computed_anew_for_another_precision(
     counted: Counted, image_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssl_suite.core.features._memory", {})
     monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
     before = torch.get_float32_matmul_precision()
     try:
         for number, precision in enumerate(("highest", "high"), 1):
             torch.set_float32_matmul_precision(precision)
             trainer(tmp_path, epochs=1).fit(Finetune(counted, Classify()), images(image_folder))
-            assert len(Counted.seen) == 19 * number
+            assert len(Counted.seen) == 21 * number
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("keep", [True, False])
 def test_every_readout_has_features_of_its_own(
-    cache: bool, speech_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keep: bool, speech_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssl_suite.core.features._memory", {})
     monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
     encoder = tiny_speech_encoder()
     seen: dict[str, torch.Tensor] = {}
     for readout in ("mean", "layer:0", "layer:1", "weighted_sum"):
-        data = Speech(speech_folder, batch_size=4, cache_features=cache)
-        trainer(tmp_path, epochs=1).fit(Finetune(encoder, Classify(), readout), data)
-        seen[readout] = data.features("train").values  # (N, S, D)
+        data = Speech(speech_folder, batch_size=4)
+        trainer(tmp_path, epochs=1).fit(Finetune(encoder, Classify(), readout, room=Room(keep)), data)
+        seen[readout] = values(data.features("train"))  # (N, S, D)
     assert torch.equal(seen["layer:0"][:, 0], seen["weighted_sum"][:, 0])
     assert torch.equal(seen["layer:1"][:, 0], seen["weighted_sum"][:, 1])
     assert torch.equal(seen["mean"][:, 0], seen["weighted_sum"][:, -1])
@@ -201,10 +199,10 @@ def test_probe_on_raw_inputs_equals_the_probe_on_features(image_folder: str, tmp
 def test_standardized_features_have_mean_0_and_deviation_1(image_folder: str, tmp_path: Path) -> None:
     model, data = Finetune(tiny_image_encoder(), Classify()), images(image_folder)
     trainer(tmp_path, epochs=1).fit(model, data)
-    values = (data.features("train").values - model.readout.shift) * model.readout.scale
-    torch.testing.assert_close(values.mean(0), torch.zeros_like(model.readout.shift), atol=1e-4, rtol=0)
+    scaled = (values(data.features("train")) - model.readout.shift) * model.readout.scale
+    torch.testing.assert_close(scaled.mean(0), torch.zeros_like(model.readout.shift), atol=1e-4, rtol=0)
     alive = model.readout.scale > 0
-    torch.testing.assert_close(values.std(0, correction=0)[alive], torch.ones(int(alive.sum())), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scaled.std(0, correction=0)[alive], torch.ones(int(alive.sum())), atol=1e-3, rtol=0)
 
 
 def test_probe_checkpoint_gives_the_same_test_figures_in_a_new_process(image_folder: str, tmp_path: Path) -> None:

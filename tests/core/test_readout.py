@@ -10,6 +10,7 @@ from tiny import image_batch, speech_batch, text_batch, tiny_text_encoder
 
 from ssl_suite.core.encoder import Encoded, masked_mean
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.moments import Moments
 from ssl_suite.core.readout import Readout
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.simple import Fbank
@@ -84,7 +85,7 @@ def test_the_mean_of_normalised_frames_is_not_blown_up(projected: bool) -> None:
     selected = readout.select(Encoded((frames.detach(), frames.detach() + levels), mask, frames[:, 0].detach()))
     values = torch.stack(selected.states, 2)[:, 0]
     assert values[:, 0].std(0).max() < 1e-5
-    readout.fit(values)
+    readout.fit(Moments.of(values))
     assert (readout.scale[0] == 0).all()
     assert (readout.scale[1] > 0).all()
     features, _ = readout(selected)
@@ -98,7 +99,7 @@ def test_small_but_real_deviations_are_scaled_up() -> None:
     values[:, :, 0] = 3 + 1e-3 * values[:, :, 0]
     values[:, :, 1] = 7.0
     for size in (1.0, 1e-6, 1e6):
-        readout.fit(values * size)
+        readout.fit(Moments.of(values * size))
         assert (readout.scale[0, 1], (readout.scale > 0).sum()) == (0, 11)
         scaled = (values * size - readout.shift) * readout.scale
         deviations = scaled.std(0, correction=0)[0, [0, *range(2, 12)]]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from scipy.stats import ks_2samp
-from tiny import QUIET, tiny_image_encoder
+from tiny import QUIET, differing, tiny_image_encoder, values
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tv
@@ -18,6 +19,7 @@ from torchvision.transforms.v2 import functional as tv
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.features import FeatureBatch
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.random import item_seed
 from ssl_suite.data.image.augment import PRESETS, View
@@ -191,16 +193,39 @@ def test_randaugment_is_torchvisions_on_the_crop(tmp_path: Path) -> None:
     assert torch.equal(more.image, to_uint8(expected))
 
 
-def test_a_probe_refuses_augmentation_and_finetuning_takes_it(tmp_path: Path) -> None:
-    folder = photos(tmp_path, [(50, 37), (24, 24), (24, 60), (33, 33)])
+class Served(Callback):
+    """What training and validation are given."""
 
-    def trainer() -> Trainer:
-        return Trainer(max_epochs=1, accelerator="cpu", enable_checkpointing=False, **QUIET)
+    def __init__(self) -> None:
+        self.trained: list[Any] = []
+        self.validated: list[Any] = []
 
-    data = Images(str(folder), image_size=24, batch_size=2, augment="randaugment")
-    with pytest.raises(UserError, match="a probe computes their features once"):
-        trainer().fit(Finetune(tiny_image_encoder(), Classify()), datamodule=data)
-    trainer().fit(Finetune(tiny_image_encoder(), Classify(), mode="finetune"), datamodule=data)
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.trained.append(batch)
+
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: int) -> None:
+        self.validated.append(batch)
+
+
+@pytest.mark.parametrize("mode", ["probe", "finetune"])
+def test_augmented_images_go_through_the_encoder_in_every_step(mode: Any, tmp_path: Path) -> None:
+    """A probe of them reads validation from features, and is standardised by the images as they are."""
+    data = Images(str(photos(tmp_path, [(50, 37), (24, 24)] * 10)), image_size=24, batch_size=32, augment="crop")
+    model, seen = Finetune(encoder := tiny_image_encoder(), Classify(), mode=mode), Served()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    trainer = Trainer(
+        max_epochs=2, accelerator="cpu", enable_checkpointing=False, num_sanity_val_steps=0, callbacks=[seen], **QUIET
+    )
+    trainer.fit(model, datamodule=data)
+    first, second = seen.trained
+    assert isinstance(first, ImageBatch)
+    assert isinstance(second, ImageBatch)
+    assert not torch.equal(first.images[first.index.argsort()], second.images[second.index.argsort()])
+    assert all(isinstance(batch, FeatureBatch if mode == "probe" else ImageBatch) for batch in seen.validated)
+    assert (differing(before, encoder.state_dict()) == []) == (mode == "probe")
+    if mode == "probe":
+        vectors = values(data.features("train"))
+        torch.testing.assert_close(model.readout.shift, vectors.mean(0), atol=1e-5, rtol=1e-4)
 
 
 def test_a_method_with_views_refuses_it(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import values
 
-from ssl_suite.core import features as features_module
 from ssl_suite.core.batch import Batch
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoded
@@ -19,9 +19,8 @@ Maker = Callable[..., Path]
 
 
 @pytest.fixture
-def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def count() -> list[int]:
     """Number of batches the encoder has seen."""
-    monkeypatch.setattr(features_module, "_memory", {})
     return [0]
 
 
@@ -38,19 +37,16 @@ def served(folder: Path, count: list[int], key: str = "encoder", **options) -> I
     return data
 
 
-def test_they_are_computed_once(
-    tmp_path: Path, pictures: Maker, count: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_they_are_computed_once(tmp_path: Path, pictures: Maker, count: list[int]) -> None:
     pictures(tmp_path / "data")
     first = served(tmp_path / "data", count)
-    values = first.features("train").values
+    before = values(first.features("train"))
     seen = count[0]
     assert seen > 0
     for batch in first.eval_dataloader("train"):
         assert batch.features.shape[1:] == (1, 1, 3)
     assert count[0] == seen
-    monkeypatch.setattr(features_module, "_memory", {})  # as a new process
-    torch.testing.assert_close(served(tmp_path / "data", count).features("train").values, values)
+    torch.testing.assert_close(values(served(tmp_path / "data", count).features("train")), before)
     assert count[0] == seen
 
 
@@ -59,7 +55,7 @@ def test_they_are_computed_again(
     change: str, tmp_path: Path, pictures: Maker, picture: Maker, count: list[int]
 ) -> None:
     folder = pictures(tmp_path / "data")
-    first = served(folder, count).features("train")
+    before = values(served(folder, count).features("train"))
     seen = count[0]
     if change == "encoder":
         served(folder, count, "another").features("train")
@@ -73,12 +69,11 @@ def test_they_are_computed_again(
         for path in folder.rglob("*.png"):
             picture(path, 10)
             os.utime(path, ns=(1, 1))
-        assert not torch.equal(served(folder, count).features("train").values, first.values)
+        assert not torch.equal(values(served(folder, count).features("train")), before)
     else:
-        features_module._memory.clear()
-        [path] = Path(os.environ["SSL_SUITE_CACHE"]).glob("features/*")
+        [path] = Path(os.environ["SSL_SUITE_CACHE"]).glob("features/*/*.safetensors")
         path.write_bytes(path.read_bytes()[:50])  # damaged: made again
-        torch.testing.assert_close(served(folder, count).features("train").values, first.values)
+        torch.testing.assert_close(values(served(folder, count).features("train")), before)
     assert count[0] > seen
 
 

@@ -58,7 +58,6 @@ class Images(SourceData):
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
         on_error: `raise` at the first unreadable image, or `skip` and count it.
-        cache_features: keep frozen features on disk.
         files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
@@ -80,7 +79,6 @@ class Images(SourceData):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
-        cache_features: bool = True,
         **files: Any,
     ) -> None:
         super().__init__(
@@ -92,7 +90,6 @@ class Images(SourceData):
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             on_error=on_error,
-            cache_features=cache_features,
             **files,
         )
         if image_size is not None:

@@ -60,7 +60,6 @@ class Speech(SourceData):
         in_memory: keep decoded audio in memory; None: where a split's takes less than 1 GB.
         num_workers: loader processes.
         on_error: `raise` at the first unreadable file, or `skip` and count it.
-        cache_features: keep frozen features on disk.
         files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
     """
 
@@ -82,7 +81,6 @@ class Speech(SourceData):
         in_memory: bool | None = None,
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
-        cache_features: bool = True,
         **files: Any,
     ) -> None:
         super().__init__(
@@ -94,7 +92,6 @@ class Speech(SourceData):
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             on_error=on_error,
-            cache_features=cache_features,
             **files,
         )
         options = {"max_seconds": max_seconds, "limit_seconds": limit_seconds, "batch_seconds": batch_seconds}

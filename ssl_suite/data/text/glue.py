@@ -164,7 +164,6 @@ class GLUE(Text):
         batch_size: sequences a step and rank.
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
-        cache_features: keep frozen features on disk.
         train: a file or folder of its own for this split, instead of what the source has for it.
         validation: likewise.
         test: likewise.
@@ -185,7 +184,6 @@ class GLUE(Text):
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
-        cache_features: bool = True,
         train: str | None = None,
         validation: str | None = None,
         test: str | None = None,
@@ -202,7 +200,6 @@ class GLUE(Text):
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
-            cache_features=cache_features,
             train=train,
             validation=validation,
             test=test,

@@ -70,7 +70,6 @@ class Questions(Text):
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
         on_error: raise at an answer its context does not have, or skip it.
-        cache_features: keep frozen features on disk.
         train: a file or folder of its own for this split, instead of what the source has for it.
         validation: likewise.
         test: likewise.
@@ -91,7 +90,6 @@ class Questions(Text):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
-        cache_features: bool = True,
         train: str | None = None,
         validation: str | None = None,
         test: str | None = None,
@@ -111,7 +109,6 @@ class Questions(Text):
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
-            cache_features=cache_features,
             train=train,
             validation=validation,
             test=test,

@@ -82,7 +82,6 @@ class Text(SourceData):
         batch_size: sequences a step and rank.
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
-        cache_features: keep frozen features on disk.
         files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`; `on_error: skip` leaves out rows
             without a text.
     """
@@ -110,7 +109,6 @@ class Text(SourceData):
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
-        cache_features: bool = True,
         **files: Any,
     ) -> None:
         super().__init__(
@@ -121,7 +119,6 @@ class Text(SourceData):
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
-            cache_features=cache_features,
             **files,
         )
         within("data.vocab_size", vocab_size, low=1, whole=True)
@@ -396,5 +393,5 @@ class Text(SourceData):
 
     def fingerprint(self, split: str) -> str:
         assert self.tokenizer is not None
-        options = f"{self.input_column}|{self.pair}|{self.longest}|{self.symbols}"
+        options = f"{self.input_column}|{self.pair}|{self.longest}|{self.symbols}|{self.tagging}"
         return f"{super().fingerprint(split)}|{options}|{tokenizer_hash(self.tokenizer).hex()}"
