@@ -135,13 +135,11 @@ def embedding_map(folder: str, name: str, modality: str, source: str) -> dict[st
 
     from ssl_suite.data.embeddings import data_for, embeddings
 
-    options = {"image_size": 28} if modality == "image" else {}
     encoder = load_encoder(folder)
-    data = data_for(encoder, source, batch_size=64, **options)
-    rows: Rows = data.rows["test"]  # type: ignore[attr-defined]
+    rows = _rows(source, {"image": "image", "speech": "audio"}.get(modality))
+    options = {"image_size": encoder.preprocess.get("image_size", 28)} if modality == "image" else {}
     chosen = _spread(len(rows), MAP_POINTS)
-    data.rows = {"test": rows.take(chosen)}  # type: ignore[attr-defined]
-    _, vectors = embeddings(encoder, data, "test")
+    _, vectors = embeddings(encoder, data_for(encoder, rows.take(chosen), batch_size=64, **options), "test")
     values = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1).numpy()
     points = TSNE(2, init="pca", perplexity=min(30, len(values) / 4), random_state=0).fit_transform(values)
     column = "language" if "language" in rows.columns else "label"

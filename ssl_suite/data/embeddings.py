@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_suite.core.check import within
@@ -17,7 +19,10 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import check_target, replacing
 from ssl_suite.core.load import load_encoder
 from ssl_suite.core.readout import Readout
+from ssl_suite.data.common.given import given
 from ssl_suite.data.common.layout import SPLIT_OF
+from ssl_suite.data.common.source import Rows
+from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.plugins import load_all
 
 ROWS = 256
@@ -39,15 +44,31 @@ class Written:
     skipped: int
 
 
-def data_for(encoder: Encoder, source: str, **options: Any) -> DataModule:
-    """The data module that reads all of `source` for this encoder's modality: nothing held out, packed or cropped."""
+def data_for(encoder: Encoder, source: str | Rows, **options: Any) -> DataModule:
+    """The data module that reads a source for this encoder's modality: nothing held out, packed or cropped.
+
+    Args:
+        encoder: what it learned from (`Encoder.preprocess`) is what it is given.
+        source: as a data module's; or rows, which become its test split.
+        options: of the data module; None is its own default.
+
+    Raises:
+        UserError: of images, neither the encoder nor the options say which size they are of.
+    """
     from ssl_suite.data.image.images import Images
     from ssl_suite.data.speech.speech import Speech
     from ssl_suite.data.text.text import Text
 
-    classes: dict[str, type[DataModule]] = {"image": Images, "speech": Speech, "text": Text}
-    data = classes[encoder.modality](source, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
-    data.holds_out = False  # type: ignore[attr-defined]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    if encoder.modality == "image" and "image_size" not in encoder.preprocess | chosen:
+        raise UserError(f"{type(encoder).__name__} does not say of which size its images are; give an image_size.")
+    if encoder.modality == "text" and encoder.tokenizer is None:
+        raise UserError(f"{type(encoder).__name__} has no tokenizer, so that it cannot read text; load a trained one.")
+    classes: dict[str, type[SourceData]] = {"image": Images, "speech": Speech, "text": Text}
+    data = classes[encoder.modality](source if isinstance(source, str) else source.name, **chosen)
+    data.holds_out = False
+    if not isinstance(source, str):
+        data.take({"test": source})
     if isinstance(data, Text):
         data.pack, data.split_long, data.max_length = False, False, getattr(encoder, "max_length", data.max_length)
     vocab = encoder.config.get("vocab_size")
@@ -75,12 +96,35 @@ def encode(
 
 
 def embeddings(encoder: Encoder, data: DataModule, split: str, readout: str = "last") -> tuple[list[str], Tensor]:
-    """Ids and (N, D) embeddings of a split, in its order."""
+    """Ids and (N, D) embeddings of a split, in its order, of any data module that was served."""
     seen = Readout(readout, encoder, sequence=False)
     batches = list(encode(encoder, data, data.eval_dataloader(split), seen))
     index = torch.cat([places for places, _ in batches])
     vectors, order, ids = torch.cat([v for _, values in batches for v in values]), index.argsort(), data.ids(split)
     return [ids[i] for i in index[order].tolist()], vectors[order]
+
+
+def embed(
+    encoder: Encoder | str | Path,
+    inputs: Iterable[Any],
+    readout: str = "last",
+    batch_size: int = 64,
+    image_size: int | None = None,
+) -> NDArray[np.float32]:
+    """See `ssl_suite.embed`."""
+    within("batch_size", batch_size, low=1, whole=True)
+    model = load_encoder(encoder)
+    if not isinstance(encoder, Encoder):
+        model.to(fastest_device())
+    rows, training = given(inputs, model.modality), model.training
+    size = {"image_size": image_size} if model.modality == "image" else {}
+    _, vectors = embeddings(model, data_for(model, rows, batch_size=batch_size, **size), "test", readout)
+    model.train(training)
+    return vectors.numpy()
+
+
+def fastest_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def write_embeddings(
@@ -136,7 +180,7 @@ def write_embeddings(
     data = data_for(model, source, **reading, **({"on_error": on_error} if on_error != "raise" else {}))
     loader = data.eval_dataloader(split)
     ids = data.ids(split)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(fastest_device())
     vector = pa.list_(pa.float32(), seen.dim)
     schema = pa.schema({"id": pa.string(), "embedding": pa.large_list(vector) if frames else vector})
     metadata = {"encoder": encoder, "source": source, "split": split, "readout": readout, "stride": str(model.stride)}

@@ -75,6 +75,10 @@ class SourceData(DataModule):
         """How to list a folder of media files."""
         return None
 
+    def take(self, rows: dict[str, Rows]) -> None:
+        """Serves these rows, split by split, instead of what the source has."""
+        self._opened = rows
+
     def read_source(self) -> dict[str, Rows]:
         """Every split of the source."""
         return open_source(self._asked, self.folder_reader(), self.input_column, form=self.form, given=self.given)

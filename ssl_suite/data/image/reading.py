@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,16 @@ def load_image(value: Any, where: str, orient: bool = True) -> Image.Image:
     """Decodes {"bytes", "path"} to RGB; transparency is laid on white.
 
     Args:
-        value: what the column holds.
+        value: what the column holds; a picture that is decoded is one already.
         where: the row, for messages.
         orient: turn the picture as its EXIF orientation says.
 
     Raises:
         BadItem: naming the file, or `where` for bytes in a table.
     """
-    name, content = encoded(value, where)
+    name, content = (where, value) if isinstance(value, Image.Image) else encoded(value, where)
     try:
-        image: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+        image = _opened(content)
         image.load()
         if orient:
             image = ImageOps.exif_transpose(image)
@@ -45,3 +46,9 @@ def load_image(value: Any, where: str, orient: bool = True) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _opened(content: Image.Image | Path | bytes) -> Image.Image:
+    if isinstance(content, Image.Image):
+        return content
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)

@@ -133,6 +133,9 @@ class Speech(SourceData):
         some = f"{len(long)} of {len(found)} utterances"
         rank_zero_warn(f"{rows.name}: only the first {limit:g} s of {some} are read ({first}); {cut}.")
 
+    def preprocess(self, request: Request | None) -> dict[str, Any]:
+        return {"sample_rate": RATE}
+
     def lengths(self, split: str) -> Sequence[float]:
         """Seconds of each utterance as it is read: cropped."""
         limit = self.max_seconds if self._crops else self.limit_seconds
