@@ -10,6 +10,7 @@ import sys
 
 from ssl_suite import __version__
 from ssl_suite.cli import bench, config, embed, export, generate, listing, prepare, report, results
+from ssl_suite.cli.parser import row
 from ssl_suite.core.errors import Interrupted, UserError, nearest
 
 LIGHTNING = {
@@ -36,9 +37,9 @@ self-supervised learning on text, images and speech
 {commands}
 
 examples
-  ssl-suite fit -c configs/image/simclr.yaml --data.source MY_IMAGES --out runs/mine
-  ssl-suite fit -c configs/image/probe.yaml --model.encoder runs/mine/encoder --test_after true
-  ssl-suite embed runs/mine/encoder MY_IMAGES --out embeddings.parquet
+  ssl-suite fit -c image/simclr --data.source MY_IMAGES --out runs/mine
+  ssl-suite fit -c image/probe --model.encoder runs/mine --test_after true
+  ssl-suite embed runs/mine MY_IMAGES --out embeddings.parquet
 """
 
 
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 def dispatch(arguments: list[str]) -> int:
     commands = LIGHTNING | {name: module.ABOUT for name, module in OTHERS.items()}
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in commands.items())))
+        print(HELP.format(commands="\n".join(row(name, text, 8) for name, text in commands.items())))
         return 0
     command, rest = arguments[0], arguments[1:]
     if command == "--version":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from ssl_suite.cli.recipes import recipes
@@ -73,6 +75,11 @@ def _samples() -> Iterator[Listed]:
 
 def _recipes() -> Iterator[Listed]:
     for name, path, origin in recipes():
-        first = path.read_text(encoding="utf-8").split("\n")[0]
         kind = "benchmarks" if name.startswith("bench/") else "recipes"
-        yield Listed(kind, name, first.lstrip("# ") if first.startswith("#") else "", origin)
+        yield Listed(kind, name, _opening(path.read_text(encoding="utf-8")), origin)
+
+
+def _opening(recipe: str) -> str:
+    """The first sentence of the comment that a recipe opens with."""
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda x: x.startswith("#"), recipe.splitlines()))
+    return re.split(r"(?<=[^A-Z]\.) (?=[A-Z`-])", comment)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_suite.cli.parser import Parser
+from ssl_suite.cli.parser import Parser, row
 
 ABOUT = "what there is: methods, encoders, tasks, data, callbacks, samples, recipes, benchmarks, plug-ins"
 
@@ -18,11 +18,11 @@ def command(arguments: list[str]) -> None:
     if options.format == "json":
         print(to_json(entries))
         return
-    width = max((len(e.name) for e in entries), default=0) + 2
     kind = ""
     for entry in entries:
         if entry.kind != kind:
             kind = entry.kind
-            print(f"{kind}")
-        origin = "" if entry.origin == "ssl_suite" else f"  [{entry.origin}]"
-        print(f"  {entry.name:<{width}}{entry.summary}{origin}")
+            width = max(len(e.name) for e in entries if e.kind == kind)
+            print(kind)
+        origin = "" if entry.origin == "ssl_suite" else f" [{entry.origin}]"
+        print(row(entry.name, f"{entry.summary}{origin}", width))

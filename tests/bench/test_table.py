@@ -33,6 +33,13 @@ def test_means_marks_and_the_best(capsys: pytest.CaptureFixture[str]) -> None:
     assert "corrected for 2 comparisons (Holm)" in " ".join(said.split())
 
 
+def test_where_nothing_is_compared_no_mark_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    said = " ".join(printed(over_seeds([0.9, 0.91, 0.92]), capsys).split())
+    assert "bold: the highest mean" in said
+    assert "▲" not in said
+    assert "0 comparisons" not in said
+
+
 def test_encoders_are_called_by_name_not_by_method(capsys: pytest.CaptureFixture[str]) -> None:
     rows = over_seeds([0.9, 0.91], name="SpanBERT", method="MaskedLM")
     said = printed(rows + over_seeds([0.8, 0.81], name="ERNIE", method="MaskedLM", weights="w1"), capsys)

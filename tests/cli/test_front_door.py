@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import subprocess
 import sys
@@ -94,6 +95,18 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in [*LIGHTNING, *OTHERS]:
         assert f"\n  {command} " in text
     assert text.count("ssl-suite ") >= 4
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "--help"], ["bench", "--help"]])
+def test_a_terminal_of_80_columns_is_wide_enough(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.suppress(SystemExit):
+        main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_of_the_parser_and_of_lightning_s_command_line_only_public_names_are_used() -> None:
