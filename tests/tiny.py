@@ -62,6 +62,11 @@ def values(features: Features | None) -> Tensor:
     return torch.cat([shard.values for shard in features.shards])
 
 
+def all_targets(data: Any, split: str) -> Tensor:
+    """(N,) the targets of a split."""
+    return torch.stack([data.target(split, i) for i in range(data.size(split))])
+
+
 def flat(state: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries and lists → path → leaf, to compare two states leaf by leaf."""
     if isinstance(state, dict):

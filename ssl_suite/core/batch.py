@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 IGNORE = -100
 """A target that no loss and no metric counts."""
+
+Target = Tensor | dict[str, Tensor]
+"""What a task learns, of an item or of a batch; of a task with several slots, by their names."""
 
 
 @dataclass(eq=False)
@@ -25,12 +29,13 @@ class Batch:
     Attributes:
         index: (B,) position of each item in its split.
         seed: (B,) seed of each item in this epoch, see `core.random`.
-        target: (B,) classes or values, (B, L) tags or characters padded with `IGNORE`, or (B, 5) spans.
+        target: what a task learns of each item, a row each, see `stacked`: (B,) classes or values, (B, L) tags, ...; of
+            a task with several slots, one for each.
     """
 
     index: Tensor
     seed: Tensor
-    target: Tensor | None
+    target: Target | None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -43,11 +48,13 @@ class Batch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with each tensor changed, those in a tuple too."""
+        """The batch with each tensor changed, those in a tuple or a dict too."""
 
         def changed(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(map(changed, value))
+            if isinstance(value, dict):
+                return {name: changed(part) for name, part in value.items()}
             return change(value) if isinstance(value, Tensor) else value
 
         return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
@@ -115,6 +122,24 @@ class SpeechBatch(Batch):
 def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
     """Returns (B, size) bool, True before each length."""
     return torch.arange(size, device=lengths.device)[None] < lengths[:, None]
+
+
+def tensors_of(target: Target) -> list[Tensor]:
+    """The one tensor, or that of each slot."""
+    return list(target.values()) if isinstance(target, dict) else [target]
+
+
+def stacked(targets: Sequence[Target]) -> Target | None:
+    """The targets of items as that of a batch: whole numbers are padded with `IGNORE`, others with 0; None of none."""
+    if not targets:
+        return None
+    if isinstance(targets[0], dict):
+        rows = cast(Sequence[dict[str, Tensor]], targets)
+        return {slot: cast(Tensor, stacked([row[slot] for row in rows])) for slot in rows[0]}
+    tensors = cast(list[Tensor], targets)
+    if tensors[0].ndim == 0:
+        return torch.stack(tensors)
+    return pad_sequence(tensors, batch_first=True, padding_value=0 if tensors[0].is_floating_point() else IGNORE)
 
 
 def padded(rows: Sequence[NDArray[Any]], size: int, filling: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_suite.core.batch import Batch
+from ssl_suite.core.batch import Batch, Target
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Modality
 from ssl_suite.core.errors import UserError
@@ -23,7 +23,7 @@ from ssl_suite.core.loader import Loader
 from ssl_suite.core.random import run_seed
 from ssl_suite.core.request import Request
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, joined, plain_batches
-from ssl_suite.core.task import TargetKind
+from ssl_suite.core.task import Labels
 from ssl_suite.core.workers import heed_the_run_alone
 
 Split = Literal["train", "validation", "test"]
@@ -47,14 +47,14 @@ class DataModule(pl.LightningDataModule, ABC):
     """
 
     modality: Modality
-    labels: list[str]
+    labels: Labels
     train_budget: float | None = None
     """Most padded units of `lengths` in a training batch; None: `batch_size` decides."""
     eval_budget: float | None = None
     """The same of a batch that is evaluated or encoded, beside `eval_batch_size`."""
     tokenizer: Any = None
     """Of texts, once they are served."""
-    unseen: Sequence[str] = ()
+    unseen: Labels | tuple[()] = ()
     """Labels that occur, but not in training: right answers that nobody can give, see `Task.unseen`."""
 
     def __init__(
@@ -105,6 +105,11 @@ class DataModule(pl.LightningDataModule, ABC):
         """Whether `read_for_training` differs from `read`, and from epoch to epoch."""
         return False
 
+    @classmethod
+    def kinds(cls) -> Sequence[str]:
+        """The kinds of target it can give."""
+        return ()
+
     @abstractmethod
     def collate(self, items: list[Any]) -> Batch:
         """Makes the batch."""
@@ -139,7 +144,7 @@ class DataModule(pl.LightningDataModule, ABC):
         return joined(plain_batches(size, self.batch_size, seed, epoch, drop_last=self._pretraining))
 
     @classmethod
-    def proposed_task(cls, settings: Mapping[str, Any]) -> tuple[TargetKind, list[str]] | None:
+    def proposed_task(cls, settings: Mapping[str, Any]) -> tuple[str, list[str]] | None:
         """Kind of target and metrics (the first selects models) of the task that these settings name, if they do."""
         return None
 
@@ -177,6 +182,7 @@ class DataModule(pl.LightningDataModule, ABC):
         """
         self._frozen = None
         if not self._served(request):
+            self._expect_given(request)
             self.skipped.clear()
             self.prepare(request)
             self.request = request
@@ -194,6 +200,14 @@ class DataModule(pl.LightningDataModule, ABC):
             and self.preprocess(request) == self.preprocess(self.request)
         )
 
+    def _expect_given(self, request: Request) -> None:
+        for kind in request.kinds:
+            if kind not in self.kinds():
+                able = sorted(c.__name__ for c in below(DataModule) if hasattr(c, "modality") and kind in c.kinds())
+                hint = f" {', '.join(able)} can: --data {able[0]}." if able else ""
+                mine = ", ".join(self.kinds()) or "none at all"
+                raise UserError(f"{type(self).__name__} gives no target of the kind {kind!r}; it gives {mine}.{hint}")
+
     def preprocess(self, request: Request | None) -> dict[str, Any]:
         """The options that change what an encoder sees, as they are for this request; an encoder folder keeps them."""
         return {}
@@ -209,6 +223,10 @@ class DataModule(pl.LightningDataModule, ABC):
     def use_features(self, encode: Encode, key: str, **options: Any) -> None:
         """Serves what `encode` makes of the inputs from now on, see `Frozen`; training inputs only if they stay."""
         self._frozen = Frozen(self, encode, key, **options)
+
+    def use_inputs(self) -> None:
+        """Serves the inputs themselves from now on, for a probe that looks at them too."""
+        self._frozen = None
 
     @property
     def frozen(self) -> Frozen:
@@ -230,7 +248,7 @@ class DataModule(pl.LightningDataModule, ABC):
         self._expect(split)
         return self.frozen.features(split)
 
-    def target(self, split: str, index: int) -> torch.Tensor:
+    def target(self, split: str, index: int) -> Target:
         """The target of one item, without reading its input."""
         raise UserError(f"{type(self).__name__} has no targets.")
 
@@ -330,6 +348,11 @@ class DataModule(pl.LightningDataModule, ABC):
     def teardown(self, stage: str) -> None:
         if self.skipped.value:
             rank_zero_warn(f"{self.source_name}: {self.skipped.value} unreadable samples were skipped.")
+
+
+def below(cls: type[Any]) -> list[type[Any]]:
+    """All classes below a class that are imported."""
+    return [found for child in cls.__subclasses__() for found in (child, *below(child))]
 
 
 def _identity(batch: Any) -> Any:

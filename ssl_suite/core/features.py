@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from ssl_suite.core.batch import IGNORE, Batch, lengths_to_mask
+from ssl_suite.core.batch import Batch, Target, lengths_to_mask, stacked
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.moments import Moments
@@ -61,7 +61,7 @@ class Features(Dataset[FeatureBatch]):
         pooled: whether T is 1 everywhere.
     """
 
-    def __init__(self, shards: Sequence[Shard], target: Callable[[int], Tensor] | None) -> None:
+    def __init__(self, shards: Sequence[Shard], target: Callable[[int], Target] | None) -> None:
         self.shards, self.target = [shard for shard in shards if len(shard.index)], target
         if not self.shards:
             raise UserError("No input is left to compute features of; every one was skipped as unreadable.")
@@ -86,7 +86,7 @@ class Features(Dataset[FeatureBatch]):
             values = pad_sequence(pieces, batch_first=True).transpose(1, 2)
             mask = lengths_to_mask(self.lengths[rows], values.shape[2])
         index = self.index[rows]
-        target = pad_targets([self.target(i) for i in index.tolist()]) if self.target else None
+        target = stacked([self.target(i) for i in index.tolist()] if self.target else [])
         return FeatureBatch(index, torch.zeros_like(rows), target, values, mask)
 
     def _vectors(self, rows: Tensor, of: Tensor) -> Tensor:
@@ -100,13 +100,6 @@ class Features(Dataset[FeatureBatch]):
     def _item(self, row: int, shard: int) -> Tensor:
         """(T, S, D)."""
         return self.shards[shard].values.narrow(0, int(self.starts[row]), int(self.lengths[row])).float()
-
-
-def pad_targets(targets: list[Tensor]) -> Tensor:
-    """Stacks scalars, pads sequences with `IGNORE`."""
-    if targets[0].ndim == 0:
-        return torch.stack(targets)
-    return pad_sequence(targets, batch_first=True, padding_value=IGNORE)
 
 
 def planned(data: DataModule, split: str, encode: Encode, dtype: torch.dtype) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reprlib import repr as shortened
 from typing import Any, Literal, cast
 
 import torch
@@ -16,7 +17,7 @@ from ssl_suite.core.features import FeatureBatch
 from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.frozen import Room
 from ssl_suite.core.module import Evaluation
-from ssl_suite.core.optim import Optim, parameter_groups
+from ssl_suite.core.optim import Optim
 from ssl_suite.core.outcomes import Example
 from ssl_suite.core.readout import Readout
 from ssl_suite.core.sharding import FSDP2
@@ -104,6 +105,8 @@ class Finetune(Evaluation):
             if self.readout.standardize and stage == "fit":
                 self.data.features("train")
                 self.readout.fit(self.data.frozen.moments)
+            if self.task.inputs:
+                self.data.use_inputs()
 
     def _freeze(self) -> None:
         """Lets the data serve features, computed on this run's device and in its precision."""
@@ -145,7 +148,7 @@ class Finetune(Evaluation):
             self.encoder.eval()
         return self
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> tuple[Any, Tensor]:
         """Returns the task's output and the mask of its time axis."""
         if isinstance(batch, FeatureBatch):
             selected = batch.encoded()
@@ -154,7 +157,7 @@ class Finetune(Evaluation):
         else:
             selected = self.readout.select(self.encoder(batch))
         features, mask = self.readout(selected)
-        return self.task(features, mask), mask
+        return self.task(features, mask, *(getattr(batch, name) for name in self.task.inputs)), mask
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output, mask = self(batch)
@@ -163,7 +166,7 @@ class Finetune(Evaluation):
         self.log_scalars("train", {"loss": loss.detach()}, batch, bar=("loss",))
         return loss
 
-    def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, batch: Batch, split: str) -> tuple[Any, Tensor]:
         output, mask = self(batch)
         if batch.target is None:
             raise UserError(f"The {split} split of {self.data.source_name} has no targets; use `predict`.")
@@ -200,22 +203,19 @@ class Finetune(Evaluation):
         return self.task.predict(output, mask, batch.target)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Head and readout at the full rate; layer l of n at `layer_decay` ** (n + 1 − l)."""
+        """Head and readout at the full rate, unless the task says; layer l of n at `layer_decay` ** (n + 1 − l)."""
         decay, weight_decay = self.optim.layer_decay, self.optim.weight_decay
-        if self.mode == "probe" or decay == 1.0:
-            return parameter_groups(self, weight_decay)
-        layers = self.encoder.layers()
-        inside = {id(p) for layer in layers for p in layer}
-        groups = []
+        groups = self.task.parameter_groups()
+        inside = {id(p) for group in groups for p in group["params"]}
+        layers = [] if self.mode == "probe" or decay == 1.0 else self.encoder.layers()
+        inside |= {id(p) for layer in layers for p in layer}
         for depth, layer in enumerate(reversed(layers), 1):
             groups += _groups([p for p in layer if p.requires_grad], weight_decay, decay**depth)
-        return groups + _groups(
-            [p for p in self.parameters() if id(p) not in inside and p.requires_grad], weight_decay, 1
-        )
+        return groups + _groups([p for p in self.parameters() if id(p) not in inside and p.requires_grad], weight_decay)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["labels"] = list(self.task.labels)
+        checkpoint["labels"] = self.task.labels
 
     def recall(self, checkpoint: dict[str, Any], resuming: bool = False) -> None:
         """Takes labels too, unless the run is to go on: then the data must have the same ones."""
@@ -227,7 +227,8 @@ class Finetune(Evaluation):
         labels = checkpoint.get("labels", [])
         if labels != self.task.labels:
             raise UserError(
-                f"The checkpoint knows the labels {labels[:10]}, the data has {self.task.labels[:10]}; use the same."
+                f"The checkpoint knows the labels {shortened(labels)}, the data has {shortened(self.task.labels)}; use "
+                "the same."
             )
         super().on_load_checkpoint(checkpoint)
 
@@ -237,7 +238,7 @@ def prefix(split: str) -> str:
     return split.replace("validation", "val")
 
 
-def _groups(parameters: list[nn.Parameter], weight_decay: float, factor: float) -> list[dict[str, Any]]:
+def _groups(parameters: list[nn.Parameter], weight_decay: float, factor: float = 1.0) -> list[dict[str, Any]]:
     matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
     return [
         {"params": matrices, "weight_decay": weight_decay, "lr_factor": factor},

@@ -23,7 +23,6 @@ from ssl_suite.core.load import load_encoder
 from ssl_suite.core.module import TrainModule, detached
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.sharding import whole
-from ssl_suite.core.task import TargetKind
 from ssl_suite.core.weights import load_strictly, untied
 
 
@@ -105,7 +104,7 @@ class Method(TrainModule):
     momentum: Ramp = Ramp(0.996, 1.0)
     """Of the teacher, over the optimizer steps."""
 
-    watch: TargetKind | None = None
+    watch: str | None = None
     """Labels a callback looks at, never the method."""
 
     perplexity: ClassVar[bool] = False

@@ -58,7 +58,7 @@ class OnlineProbe(Watcher):
         assert self.head is not None
         assert self.optimizer is not None
         features, target = outputs["features"], batch.target
-        if features is None or target is None:
+        if features is None or not isinstance(target, Tensor):
             raise UserError(f"OnlineProbe: {type(pl_module).__name__} gives no features, or the data has no labels.")
         with torch.enable_grad():
             logits = self.head(features.detach().float())
@@ -74,7 +74,7 @@ class OnlineProbe(Watcher):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self.head is None or batch.target is None:
+        if self.head is None or not isinstance(batch.target, Tensor):
             return
         logits = self.head(pl_module.watched(batch).pooled.float())
         pl_module.log("online/val_accuracy", accuracy(logits, batch.target), batch_size=len(batch), sync_dist=True)

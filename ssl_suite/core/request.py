@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_suite.core.task import TargetKind
+from ssl_suite.core.task import Labels
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Request:
 
     Attributes:
         pretrains: whether a method learns from the inputs, which may then be cropped; it may ask for a target as well.
-        target: kind of target that is learned; None: none.
+        target: kind of target that is learned, or of each slot of a task; None: none.
         labels: the labels a task already knows (from a checkpoint); None to take them from the training split.
         views: name of the augmentation whose views a method contrasts.
         tokenizer: of the encoder, where it brings one.
@@ -28,14 +28,20 @@ class Request:
     """
 
     pretrains: bool = False
-    target: TargetKind | None = None
-    labels: list[str] | None = None
+    target: str | dict[str, str] | None = None
+    labels: Labels | None = None
     views: str | None = None
     tokenizer: Any = None
     vocab_size: int | None = None
     longest: int | None = None
     stride: int = 1
-    watch: TargetKind | None = None
+    watch: str | None = None
     pairs: str | None = None
     units: bool = False
     preprocess: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of every target that is wanted."""
+        wanted = self.target or self.watch
+        return [] if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted.values())

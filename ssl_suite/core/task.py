@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from ssl_suite.core.outcomes import Example, Outcome, by_id
 if TYPE_CHECKING:
     from ssl_suite.core.data import DataModule
 
-TargetKind = str
-"""Name of what a task learns from; the data modules say which they can give."""
+Labels = list[str] | dict[str, list[str]]
+"""What can be answered; of a task with several slots, in each."""
 
 
 class Task(nn.Module, ABC):
@@ -24,22 +24,25 @@ class Task(nn.Module, ABC):
 
     Attributes:
         sequence: whether it reads the time axis (tagging, CTC) or one vector an input.
-        target: what kind of target it asks the data module for.
+        target: what kind of target it asks the data module for, see `DataModule.kinds`; or one for each of its slots.
+        inputs: fields of a batch that `forward` reads beside the features, as separation does its mixture; features are
+            then not computed ahead.
         main: name of the metric that selects models.
         less_is_better: names of the metrics that are better the smaller they are.
         statistic: how the main metric is made of what `outcomes` gives, see `core.outcomes`.
-        labels: what it can answer; the target of label i is i.
+        labels: what it can answer, in each of its slots; the target of label i is i.
         unseen: labels of the data at hand that training did not have; the target of label k is len(labels) + k. They
             cost no loss, and count as wrong whatever is answered.
     """
 
     sequence: bool = False
-    target: TargetKind
+    target: str | dict[str, str]
+    inputs: tuple[str, ...] = ()
     main: str
     less_is_better: frozenset[str] = frozenset()
     statistic: str = "ratio"
-    labels: list[str]
-    unseen: Sequence[str] = ()
+    labels: Labels
+    unseen: Labels | tuple[()] = ()
 
     @property
     def direction(self) -> Literal["max", "min"]:
@@ -47,19 +50,23 @@ class Task(nn.Module, ABC):
         return "min" if self.main in self.less_is_better else "max"
 
     @abstractmethod
-    def build(self, dim: int, labels: list[str]) -> None:
+    def build(self, dim: int, labels: Any) -> None:
         """Makes the head for features of width `dim` and these labels (empty for values), and the metrics."""
 
     @abstractmethod
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Features (B, T, D) → logits or values."""
+    def forward(self, features: Tensor, mask: Tensor, *inputs: Any) -> Any:
+        """Features (B, T, D), and what `inputs` names of the batch → logits or values, in each slot."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups of the task's own, each with its `lr_factor`, `weight_decay`, ...; the rest is grouped as ever."""
+        return []
 
     @abstractmethod
-    def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, mask: Tensor, target: Any) -> Tensor:
         """Mean loss over the counted targets."""
 
     @abstractmethod
-    def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
+    def update(self, metrics: MetricCollection, output: Any, mask: Tensor, target: Any) -> None:
         """Adds a batch to the metrics."""
 
     @abstractmethod
@@ -67,7 +74,7 @@ class Task(nn.Module, ABC):
         """Returns fresh metrics, for one split."""
 
     @abstractmethod
-    def decode(self, output: Tensor, mask: Tensor) -> list[Any]:
+    def decode(self, output: Any, mask: Tensor) -> list[Any]:
         """What a user wants to read: label names, values, tags or text."""
 
     @property
@@ -83,7 +90,7 @@ class Task(nn.Module, ABC):
         """The figures of a split; a task whose answers are read from the data, as spans are, looks there."""
         return metrics.compute()
 
-    def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Outcome] | list[Any]:
+    def outcomes(self, output: Any, mask: Tensor, target: Any) -> list[Outcome] | list[Any]:
         """What each item of a batch adds to the main metric, for intervals over test rows; nothing: not known."""
         return []
 
@@ -97,7 +104,7 @@ class Task(nn.Module, ABC):
         """
         return by_id(rows, data, split)
 
-    def predict(self, output: Tensor, mask: Tensor, target: Tensor | None) -> list[Any]:
+    def predict(self, output: Any, mask: Tensor, target: Any) -> list[Any]:
         """What `predict` keeps of each item; `target` may say where an answer can lie."""
         return self.decode(output, mask)
 

@@ -38,6 +38,7 @@ class Classify(Task):
     """
 
     target = "class"
+    labels: list[str]
 
     def __init__(
         self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("accuracy", "macro_f1")

@@ -34,6 +34,7 @@ class CTC(Task):
 
     sequence = True
     target = "characters"
+    labels: list[str]
     main = "cer"
     less_is_better = frozenset({"cer", "wer", "unsayable", "unfit"})
 

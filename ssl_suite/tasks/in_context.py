@@ -45,7 +45,7 @@ class InContext(Scorer):
 
     def _judge(self, batch: ChoiceBatch, prefix: str) -> list[Outcome]:
         """Adds a batch; returns whether each item was answered right."""
-        if batch.target is None:
+        if not isinstance(batch.target, Tensor):
             raise UserError("This split has no targets; use `predict`.")
         total, by_character = self.scores(batch)
         right = (total.argmax(1) == batch.target).float()

@@ -29,6 +29,7 @@ class Regress(Task):
     """
 
     target = "value"
+    labels: list[str]
     less_is_better = frozenset({"mse"})
 
     def __init__(

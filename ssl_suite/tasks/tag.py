@@ -24,9 +24,10 @@ class Tag(Task):
     """Cross-entropy at the positions whose target is not `IGNORE` (of text: the first piece of each word).
 
     A target where the mask is False belongs to a word that the window cut off: it costs no loss, and counts as wrong;
-    so does a tag that the training split does not have.
+    so does a tag that the training split does not have. Of frames, one more or less than there are states is no error.
 
     Args:
+        of: what is labelled: the `tags` of words, or the `frames` of a recording.
         hidden: width of a hidden layer; 0 for a linear head.
         dropout: before the last layer.
         metrics: what is reported; the first selects models: `accuracy` suits parts of speech, `entity_f1` names and
@@ -35,12 +36,18 @@ class Tag(Task):
     """
 
     sequence = True
-    target = "tags"
+    target: str
+    labels: list[str]
 
     def __init__(
-        self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("accuracy", "macro_f1")
+        self,
+        of: Literal["tags", "frames"] = "tags",
+        hidden: int = 0,
+        dropout: float = 0.0,
+        metrics: Sequence[Name] = ("accuracy", "macro_f1"),
     ) -> None:
         super().__init__()
+        self.target = of
         check_head(hidden, dropout)
         self.hidden, self.dropout = hidden, dropout
         self.names, self.main = tuple(metrics), metrics[0]
@@ -58,12 +65,18 @@ class Tag(Task):
         return self.head(features)  # (B, T, C)
 
     def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        target = self.learnable(target[:, : output.shape[1]]).masked_fill(~mask, IGNORE)
+        target = self.learnable(self._along(target, mask)[:, : output.shape[1]]).masked_fill(~mask, IGNORE)
         counted = (target != IGNORE).sum().clamp(min=1)
         return (
             F.cross_entropy(output.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE, reduction="sum")
             / counted
         )
+
+    def _along(self, target: Tensor, mask: Tensor) -> Tensor:
+        """Targets of as many frames as there are states; those of words stay."""
+        if self.target == "tags":
+            return target
+        return F.pad(target, (0, mask.shape[1] - target.shape[1]), value=IGNORE).masked_fill(~mask, IGNORE)
 
     def metrics(self) -> MetricCollection:
         n = len(self.every_label)
@@ -77,6 +90,7 @@ class Tag(Task):
         return MetricCollection(chosen, compute_groups=False)
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
+        target = self._along(target, mask)
         beyond = (0, target.shape[1] - output.shape[1])
         answer, seen = F.pad(output.argmax(-1), beyond), F.pad(mask, beyond)
         counted = target != IGNORE
@@ -92,6 +106,7 @@ class Tag(Task):
         """Of `accuracy` and `entity_f1`; `macro_f1` is of the tags of all rows together."""
         if self.main == "macro_f1":
             return []
+        target = self._along(target, mask)
         beyond = (0, target.shape[1] - output.shape[1])
         answer = F.pad(output.argmax(-1), beyond).masked_fill(~F.pad(mask, beyond), -1)
         counted = target != IGNORE

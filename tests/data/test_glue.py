@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
-from tiny import QUIET, tiny_text_encoder
+from tiny import QUIET, all_targets, tiny_text_encoder
 
 from ssl_suite.cli import main
 from ssl_suite.core.data import Request
@@ -128,9 +128,7 @@ def test_parquet_as_the_hub_has_it_is_the_same_data(task: str, tmp_path: Path) -
         assert hub.rows[split].column("text") == tsv.rows[split].column("text")
         assert hub.has_targets(split) == tsv.has_targets(split)
         if hub.has_targets(split):
-            torch.testing.assert_close(
-                torch.stack(hub.targets.encoded[split]), torch.stack(tsv.targets.encoded[split]), atol=1e-6, rtol=0
-            )
+            torch.testing.assert_close(all_targets(hub, split), all_targets(tsv, split), atol=1e-6, rtol=0)
     assert hub.labels == tsv.labels
 
 
@@ -368,11 +366,11 @@ def test_the_real_cola() -> None:
     data = served(GLUE, "cola", REAL)
     assert (data.size("train"), data.size("validation")) == (8551, 1043)
     assert data.rows["train"][0]["text"].startswith("Our friends won't buy this analysis")
-    assert torch.stack(data.targets.encoded["validation"]).sum() == 721
+    assert all_targets(data, "validation").sum() == 721
 
 
 def test_a_table_of_parquet_with_names_for_labels_will_do(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         rows = {"sentence1": ["a"] * 12, "sentence2": ["b"] * 12, "label": ["entailment", "not_entailment"] * 6}
         pq.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
-    assert torch.stack(served(GLUE, "rte", tmp_path).targets.encoded["train"]).tolist() == [0, 1] * 6
+    assert all_targets(served(GLUE, "rte", tmp_path), "train").tolist() == [0, 1] * 6

@@ -268,8 +268,10 @@ def test_a_broken_file_is_named_in_one_sentence(text: str, message: str, tmp_pat
 def test_ids_must_differ_and_only_spans_are_served(folder: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"row 2: id 'e1' is also that of .*train.json, row 1"):
         served(written(tmp_path / "twice/train.json", (PARIS, [ENGLISH[0], ENGLISH[0]])))
-    with pytest.raises(UserError, match="task Span"):
+    with pytest.raises(UserError, match="Questions gives no target of the kind 'class'; it gives span"):
         Questions(folder).serve(Request(target="class"))
+    with pytest.raises(UserError, match="for the task Span; to pretrain"):
+        Questions(folder).serve(Request(pretrains=True))
 
 
 # Cloze, and real files ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from tiny import all_targets
 
 from ssl_suite.core.data import DataModule, Request
 from ssl_suite.core.errors import UserError
@@ -250,7 +251,7 @@ def test_a_budget_of_labels_is_balanced_and_follows_the_seed(monkeypatch: pytest
     def chosen(seed: int) -> list[str]:
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
         data = served(Images("samples:digits", labels=50, image_size=8), CLASS)
-        counts = torch.stack(data.targets.encoded["train"]).bincount(minlength=10)
+        counts = all_targets(data, "train").bincount(minlength=10)
         assert counts.tolist() == [5] * 10
         assert data.size("validation") == 1000
         return data.ids("train")

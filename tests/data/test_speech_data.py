@@ -7,14 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from tiny import QUIET, tiny_speech_encoder
 
 from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoded
-from ssl_suite.core.errors import UserError
+from ssl_suite.core.errors import BadItem, UserError
+from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.optim import Optim
 from ssl_suite.core.random import uniform
 from ssl_suite.data.speech.speech import Speech
+from ssl_suite.tasks.tag import Tag
 
 Maker = Callable[..., Path]
 
@@ -84,8 +89,70 @@ def test_frame_labels_that_are_no_whole_numbers_and_unknown_kinds_are_refused(tm
     sound(tmp_path / "a.wav", 0.1)
     with pytest.raises(UserError, match=r"holds \[0, -1\], not a list of whole numbers from 0"):
         served(frame_labels(tmp_path, [0, -1]), Request(target="frames"), target="frames")
-    with pytest.raises(UserError, match="no target of the kind 'trials'; it can give: class, value"):
+    with pytest.raises(UserError, match="Speech gives no target of the kind 'trials'; it gives class"):
         served(frame_labels(tmp_path, [0, 1]), Request(target="trials"), target="frames")
+
+
+def test_labels_of_another_length_than_their_audio_are_named(tmp_path: Path, sound: Maker) -> None:
+    sound(tmp_path / "a.wav", 1.0)
+    data = served(frame_labels(tmp_path, [0, 1] * 23), Request(target="frames", stride=320), target="frames")
+    with pytest.raises(BadItem, match=r"m.jsonl, row 1: 'frames' has 46, but the audio 16,000 samples, at 320 a state"):
+        data.read("train", 0, 0)
+
+
+def test_frames_are_tagged_and_a_label_more_than_there_are_states_is_no_error(tmp_path: Path, sound: Maker) -> None:
+    rows = []
+    for i in range(12):
+        sound(tmp_path / f"{i}.wav", 0.5, pitch=200.0 * (1 + i % 2))
+        rows.append(json.dumps({"audio": f"{i}.wav", "frames": [i % 2] * (49 + i % 3)}))
+    (tmp_path / "m.jsonl").write_text("\n".join(rows))
+    data = Speech(str(tmp_path / "m.jsonl"), target="frames", batch_size=4)
+    task, quiet = Tag(of="frames"), {"enable_checkpointing": False, "num_sanity_val_steps": 0, **QUIET}
+    model = Finetune(tiny_speech_encoder(), task, mode="finetune", optim=Optim(lr=1e-2))
+    trainer = pl.Trainer(max_epochs=8, default_root_dir=tmp_path, accelerator="cpu", **quiet)
+    trainer.fit(model, datamodule=data)
+    assert task.labels == ["0", "1"]
+    assert trainer.callback_metrics["val/accuracy"] > 0.9
+    batch = next(iter(data.eval_dataloader("validation")))
+    output, mask = model(batch)
+    for (_, counted), states, target in zip(
+        task.outcomes(output, mask, batch.target), mask.sum(1), batch.target, strict=True
+    ):
+        assert counted == min(int(states), int((target >= 0).sum()))
+
+
+def test_several_labels_a_frame_are_cut_with_the_audio(tmp_path: Path, sound: Maker) -> None:
+    sound(tmp_path / "a.wav", 1.0, pitch=3.0)
+    speaks = [[] if t < 10 else ["ann"] if t < 30 else ["ann", "bob"] for t in range(50)]
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.wav", "who": speaks}) + "\n")
+    request = Request(pretrains=True, target="multi_frames", stride=320)
+    data = served(tmp_path / "m.jsonl", request, target="who", max_seconds=0.25)
+    assert data.labels == ["ann", "bob"]
+    whole = [[float("ann" in frame), float("bob" in frame)] for frame in speaks]
+    wave = served(tmp_path / "m.jsonl").read("train", 0, 0).wave
+    for seed in range(5):
+        item = data.read("train", 0, seed)
+        start = next(s for s in range(0, 16000, 320) if torch.equal(wave[s : s + 4000], item.wave)) // 320
+        assert item.target.tolist() == whole[start : start + 13]
+    batch = data.collate([data.read("train", 0, seed) for seed in range(3)])
+    assert (batch.target.shape, batch.target.dtype) == ((3, 13, 2), torch.float32)
+
+
+def test_a_waveform_is_a_target_and_cut_with_the_mixture(tmp_path: Path, sound: Maker) -> None:
+    for name in "ab":
+        sound(tmp_path / f"mix/{name}.wav", 1.0, pitch=3.0)
+        sound(tmp_path / f"clean/{name}.wav", 1.0, rate=8000, pitch=2.0)
+    lines = [f"mix/{name}.wav,clean/{name}.wav" for name in "ab"]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,clean", *lines]))
+    data = served(tmp_path, Request(pretrains=True, target="waveform", stride=320), target="clean", max_seconds=0.25)
+    whole, clean = data._wave("train", 0), data.target("train", 0)
+    assert len(clean) == len(whole) == 16000
+    item = data.read("train", 0, 3)
+    start = next(s for s in range(0, 16000, 320) if torch.equal(whole[s : s + 4000], item.wave))
+    assert torch.equal(item.target, clean[start : start + 4000])
+    sound(tmp_path / "clean/a.wav", 0.5)
+    with pytest.raises(BadItem, match=r"'clean' has 8,000, but the audio 16,000 samples"):
+        data.read("train", 0, 3)
 
 
 def test_nothing_is_cropped_for_a_task(tmp_path: Path, sound: Maker) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from datasets import ClassLabel, Dataset, Features, Value
 from seqeval.metrics import f1_score as seqeval_f1
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from ssl_suite.core.batch import stacked
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.features import pad_targets
 from ssl_suite.core.task import Task
 from ssl_suite.data.common.clean import Clean
+from ssl_suite.data.common.kinds import KINDS, TargetKind
 from ssl_suite.data.common.source import Rows
 from ssl_suite.data.common.targets import Targets
 from ssl_suite.data.speech.speech import Speech
+from ssl_suite.data.text.questions import Questions
 from ssl_suite.data.text.text import Text
 from ssl_suite.tasks.classify import Classify
 from ssl_suite.tasks.ctc import CTC
@@ -45,7 +47,7 @@ def figures(task: Task, found: Targets, split: str, answers: list[list[int]]) ->
     for row, answer in enumerate(answers):
         output = torch.nn.functional.one_hot(torch.tensor([answer]), outputs).float()
         mask = torch.ones(output.shape[:2], dtype=torch.bool)
-        target = pad_targets([found[split, row]])
+        target = stacked([found[split, row]])
         task.update(metrics, output if task.sequence else output[:, 0], mask, target)
         assert torch.isfinite(task.loss(output if task.sequence else output[:, 0], mask, target))
     return {name: float(value) for name, value in metrics.compute().items()}
@@ -57,9 +59,9 @@ def figures(task: Task, found: Targets, split: str, answers: list[list[int]]) ->
 def test_one_label_spelled_twice_is_one() -> None:
     found = targets("class", train=["1", "0", "1.0", "0.0", " 1"], validation=[1, 0])
     assert found.labels == ["0", "1"]
-    assert [int(t) for t in found.encoded["train"]] == [1, 0, 1, 0, 1]
-    assert [int(t) for t in found.encoded["validation"]] == [1, 0]
-    assert targets("class", labels=["0.0", "1.0"], test=["1", "0"]).encoded["test"] == [1, 0]
+    assert [int(found["train", i]) for i in range(5)] == [1, 0, 1, 0, 1]
+    assert [int(found["validation", i]) for i in range(2)] == [1, 0]
+    assert [int(targets("class", labels=["0.0", "1.0"], test=["1", "0"])["test", i]) for i in range(2)] == [1, 0]
 
 
 def test_labels_that_only_look_alike_stay_apart() -> None:
@@ -159,6 +161,54 @@ def test_a_test_split_of_hidden_labels_has_no_targets(tmp_path: Path, hidden: An
     assert not data.has_targets("test")
 
 
+def test_an_identity_may_be_new_in_every_other_split(recwarn: pytest.WarningsRecorder) -> None:
+    found = targets("identity", train=["ann", "bob"], test=["cid", "dan", "cid"])
+    assert (found.labels, found.unseen) == (["ann", "bob"], ["cid", "dan"])
+    assert [int(found["test", i]) for i in range(3)] == [2, 3, 2]
+    found.warn_of_unseen()
+    assert not recwarn
+    with pytest.raises(UserError, match="label 'cid' never occurs in training, nor does any other of this split"):
+        targets("class", train=["ann", "bob"], test=["cid", "dan", "cid"]).warn_of_unseen()
+
+
+def test_a_kind_of_ones_own_is_given_by_every_data_module_of_its_modality(tmp_path: Path) -> None:
+    class Marks(TargetKind):
+        """Which marks a text has, of however many: (C,) 0 or 1."""
+
+        name = "marks"
+        modalities = ("text",)
+
+        def read(self) -> list[list[str]]:
+            return [str(value).split() for value in self.rows.column(self.column)]
+
+        def parts(self, value: list[str]) -> list[str]:
+            return value
+
+        def tensor(self, row: int, ids: Mapping[str, int]) -> torch.Tensor:
+            return torch.tensor([float(mark in self.values[row]) for mark in ids])
+
+    try:
+        (tmp_path / "t.csv").write_text("text,label\n" + "one,a b\ntwo,b\nthree,a c\n" * 4)
+        data = Text(str(tmp_path / "t.csv"), tokenizer="byte")
+        data.serve(Request(target="marks"))
+        assert data.labels == ["a", "b", "c"]
+        batch = data.collate([data.read("train", i, 0) for i in range(data.size("train"))])
+        wanted = {"one": [1, 1, 0], "two": [0, 1, 0], "three": [1, 0, 1]}
+        texts = data.rows["train"].column("text")
+        assert batch.target.tolist() == [wanted[text] for text in texts]
+        assert "marks" not in Speech.kinds()
+        with pytest.raises(UserError, match=r"Two kinds of target are called 'marks': .*Marks and .*Other"):
+            type("Other", (Marks,), {})
+    finally:
+        del KINDS["marks"]
+
+
+def test_only_some_data_give_a_kind_and_which_ones_is_said() -> None:
+    assert Questions.kinds() == ("span",)
+    with pytest.raises(UserError, match=r"Text gives no target of the kind 'span'; it gives class, .*Questions can"):
+        Text("samples:sentences").serve(Request(target="span"))
+
+
 # Tags -----------------------------------------------------------------------------------------------------------------
 
 
@@ -246,11 +296,11 @@ def test_speech_keeps_the_marks_and_takes_the_option(tmp_path: Path, sound: Make
     data = Speech(str(tmp_path), target="text")
     data.serve(Request(target="characters"))
     assert data.targets is not None
-    assert data.targets.values["train"] == ["नमस्ते दुनिया", "naïve"]
+    assert data.targets.values("train") == ["नमस्ते दुनिया", "naïve"]
     data = Speech(str(tmp_path), target="text", clean=Clean(lower=False, keep=None))
     data.serve(Request(target="characters"))
     assert data.targets is not None
-    assert data.targets.values["train"] == ["नमस्ते दुनिया", "Naïve!"]
+    assert data.targets.values("train") == ["नमस्ते दुनिया", "Naïve!"]
 
 
 def test_speech_names_the_row_of_an_empty_field(tmp_path: Path, sound: Maker) -> None:

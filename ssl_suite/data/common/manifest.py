@@ -21,7 +21,8 @@ PATH_COLUMNS = ("file_name", "path", "file")
 class Media:
     """Reads a folder of media files, or the files a manifest names.
 
-    A manifest names each file in a column `file_name`, `path` or `file`, relative to itself. Without one, and where
+    A manifest names each file in a column `file_name`, `path` or `file`, relative to itself; a column of which every
+    cell names such a file is one of media too: the clean voice in a noisy one, a mask. Without a manifest, and where
     files lie in subfolders, the first subfolder's name is the column `label`; a few files beside them, which have none,
     are named and left out.
 
@@ -48,6 +49,7 @@ class Media:
         manifest = place if place.is_file() else next((place / m for m in MANIFESTS if (place / m).exists()), None)
         if manifest is not None:
             columns, paths = _read_manifest(manifest, self.name, form)
+            columns = {k: v if k == "id" else self._media(manifest.parent, v) for k, v in columns.items()}
         else:
             paths = self._paths(place)
             columns = {"id": [str(p.relative_to(place)) for p in paths]}
@@ -59,6 +61,12 @@ class Media:
             except UnicodeEncodeError:
                 raise UserError(f"{printable(path)}: the file's name is not UTF-8; rename it.") from None
         return columns | {self.name: [{"bytes": None, "path": str(p)} for p in paths]}
+
+    def _media(self, folder: Path, values: list[Any]) -> list[Any]:
+        """A column, as files where every cell names one."""
+        named = [folder / value if isinstance(value, str) else folder for value in values]
+        files = all(path.suffix.lower() in self.extensions and path.is_file() for path in named)
+        return [{"bytes": None, "path": str(path)} for path in named] if files else values
 
     def _paths(self, folder: Path) -> list[Path]:
         """The files below a folder: those in its subfolders, or all where most lie in itself."""

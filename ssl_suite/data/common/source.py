@@ -169,7 +169,7 @@ def open_source(
         opened = _file(path, reader, form) if path.is_file() else _folder(path, folder_reader, names, form, given)
         state = f"{_state(path, [t for t, _, _ in opened.values()], media)}|{form}"
     splits = {
-        split: Rows(_undecoded(table, media), name, f"{name}|{len(table)}|{_stamp(table)}|{state}", parts=parts)
+        split: Rows(_undecoded(table), name, f"{name}|{len(table)}|{_stamp(table)}|{state}", parts=parts)
         for split, (table, name, parts) in opened.items()
         if split not in given
     }
@@ -243,12 +243,12 @@ def _datasets() -> Any:
     return datasets
 
 
-def _undecoded(table: Dataset, media: str | None) -> Dataset:
-    """Keeps an image or audio column as {"bytes", "path"}: we decode, and know which row failed."""
-    if media is None or media not in table.column_names:
-        return table
-    feature = table.features[media]
-    return table.cast_column(media, type(feature)(decode=False)) if hasattr(feature, "decode") else table
+def _undecoded(table: Dataset) -> Dataset:
+    """Keeps images and audio as {"bytes", "path"}: we decode, and know which row failed."""
+    for name, feature in table.features.items():
+        if hasattr(feature, "decode"):
+            table = table.cast_column(name, type(feature)(decode=False))
+    return table
 
 
 def _table(path: Path, reader: FolderReader, form: Form, large: bool) -> Dataset:

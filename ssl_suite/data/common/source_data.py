@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
+from ssl_suite.core.batch import Target
 from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.files import Form
+from ssl_suite.data.common.kinds import KINDS, is_empty
 from ssl_suite.data.common.source import FolderReader, Rows, hold_out, open_source
-from ssl_suite.data.common.targets import Targets, few, is_empty
+from ssl_suite.data.common.targets import SlotTargets, Targets, few, read_targets
 
 
 class SourceData(DataModule):
@@ -22,7 +23,8 @@ class SourceData(DataModule):
 
     Args:
         source: see `open_source`; None where every split is given by itself.
-        target: column of the target, for tasks.
+        target: column of the target, for tasks; of a task with several slots, one for each (`{action: act, ...}`),
+            or left out where they are called as the slots are.
         where: keep only the rows whose column has this value: `{language: en}`.
         labels: number of labelled training rows to use, drawn evenly over the classes by the run's seed; None: all.
         train: a file or folder of its own for this split, instead of what the source has for it.
@@ -44,7 +46,7 @@ class SourceData(DataModule):
     def __init__(
         self,
         source: str | None,
-        target: str,
+        target: str | dict[str, str],
         where: dict[str, str] | None,
         labels: int | None,
         train: str | None = None,
@@ -57,7 +59,9 @@ class SourceData(DataModule):
         super().__init__(**options)
         splits = {"train": train, "validation": validation, "test": test}
         self.given = {split: place for split, place in splits.items() if place is not None}
-        for name, value in {"source": source, "target": target, **self.given}.items():
+        named = target if isinstance(target, dict) else {"": target}
+        columns = {f"target.{slot}".rstrip("."): column for slot, column in named.items()}
+        for name, value in {"source": source, **columns, **self.given}.items():
             if value is not None and not value.strip():
                 raise UserError(f"data.{name} is empty; name one, or leave the option out.")
         if labels is not None:
@@ -69,7 +73,7 @@ class SourceData(DataModule):
         self.target_column, self.where, self.label_budget = target, where or {}, labels
         self.form = Form(delimiter, header)
         self._opened: dict[str, Rows] = {}
-        self.targets: Targets | None = None
+        self.targets: Targets | SlotTargets | None = None
 
     def folder_reader(self) -> FolderReader | None:
         """How to list a folder of media files."""
@@ -97,23 +101,47 @@ class SourceData(DataModule):
     def prepare(self, request: Request) -> None:
         self.open()
         self.targets = None
-        if (kind := request.target or request.watch) and (answered := self._rows_with_targets(request)):
-            targets = Targets(answered, self.target_column, kind, request.labels, self.clean)
+        kind = request.target or request.watch
+        if kind and (answered := self._rows_with_targets(request)):
+            columns = self._columns(kind)
+            targets = read_targets(answered, columns, kind, request.labels, self.clean)
             self.labels, self.unseen = targets.labels, targets.unseen
             targets.warn_of_unseen()
             if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
-                self._keep_few(targets, request)
+                self._keep_few(targets)
                 answered = self._rows_with_targets(request)
-                targets = Targets(answered, self.target_column, kind, self.labels, self.clean)
+                targets = read_targets(answered, columns, kind, self.labels, self.clean)
             self.targets = targets
+
+    @classmethod
+    def kinds(cls) -> Sequence[str]:
+        return [name for name, kind in KINDS.items() if kind.modalities is None or cls.modality in kind.modalities]
+
+    def _columns(self, kind: str | dict[str, str]) -> str | dict[str, str]:
+        """The column of the target, or of each slot.
+
+        Raises:
+            UserError: `data.target` does not name what the task has.
+        """
+        column = self.target_column
+        if isinstance(kind, str):
+            if isinstance(column, dict):
+                raise UserError(f"data.target names slots ({', '.join(column)}), but the task has one target.")
+            return column
+        if not isinstance(column, dict):
+            return {slot: slot for slot in kind}
+        if set(column) != set(kind):
+            raise UserError(f"The task has the slots {', '.join(kind)}; data.target names {', '.join(column)}.")
+        return column
 
     def _rows_with_targets(self, request: Request) -> dict[str, Rows]:
         """Splits with targets. A test split may lack them; and all may, if a trained task knows the labels."""
-        known = request.labels is not None
+        known, columns = request.labels is not None, self._columns(request.target or request.watch or "")
+        wanted = [columns] if isinstance(columns, str) else list(columns.values())
         return {
             split: rows
             for split, rows in self.rows.items()
-            if has_column(rows, self.target_column) or not (known or split.startswith("test"))
+            if all(has_column(rows, name) for name in wanted) or not (known or split.startswith("test"))
         }
 
     def expect_known(self, split: str) -> None:
@@ -121,7 +149,7 @@ class SourceData(DataModule):
             self.targets.expect_known(split)
 
     def has_targets(self, split: str) -> bool:
-        return self.targets is not None and split in self.targets.encoded
+        return self.targets is not None and split in self.targets
 
     def _filter(self, rows: Rows) -> Rows:
         for column, wanted in self.where.items():
@@ -151,19 +179,18 @@ class SourceData(DataModule):
         rank_zero_warn(f"{rows.name}: {len(rows) - len(keep)} of {len(rows)} rows hold no text and were left out.")
         return rows.take(keep)
 
-    def _keep_few(self, targets: Targets, request: Request) -> None:
+    def _keep_few(self, targets: Targets | SlotTargets) -> None:
         assert self.label_budget is not None
         self._expect("train")
-        values = targets.values["train"]
-        if self.label_budget > len(values):
-            raise UserError(f"labels: {self.label_budget} asked, {self.rows['train'].name} has {len(values)} rows.")
-        classes = values if request.target == "class" else [0] * len(values)
-        self.rows["train"] = self.rows["train"].take(few(classes, self.label_budget, run_seed()))
+        strata = targets.strata("train")
+        if self.label_budget > len(strata):
+            raise UserError(f"labels: {self.label_budget} asked, {self.rows['train'].name} has {len(strata)} rows.")
+        self.rows["train"] = self.rows["train"].take(few(strata, self.label_budget, run_seed()))
 
     @property
     def labels_used(self) -> int:
         """Labelled rows a task learns from."""
-        return len(self.targets.encoded.get("train", ())) if self.targets else 0
+        return len(self.targets.values("train")) if self.targets and "train" in self.targets else 0
 
     @property
     def task_name(self) -> str:
@@ -182,7 +209,7 @@ class SourceData(DataModule):
             return [str(v) for v in rows.column("id")]
         return [str(n) for n in (range(len(rows)) if rows.numbers is None else rows.numbers)]
 
-    def target(self, split: str, index: int) -> torch.Tensor:
+    def target(self, split: str, index: int) -> Target:
         assert self.targets is not None
         return self.targets[split, index]
 

@@ -1,31 +1,27 @@
-"""Targets: from a column of labels, numbers, tags or text to tensors, checked before training."""
+"""Targets: columns of every split as what tasks learn, with the labels that training has; checked before training."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.errors import BadItem, UserError, nearest
 from ssl_suite.core.random import uniform
-from ssl_suite.core.task import TargetKind
 from ssl_suite.data.common.clean import Clean
+from ssl_suite.data.common.kinds import KINDS, TargetKind
 from ssl_suite.data.common.source import Rows
-
-KINDS = ("class", "value", "tags", "characters", "frames")
-"""Kinds of target a column can give; frames are whole numbers from 0, one for each state of the encoder."""
 
 NAMED = 5
 """Labels that a message names."""
 
 
 class Targets:
-    """Encodes one column of every split.
+    """One column of every split.
 
     A label of another split that training does not have keeps an id of its own, behind those that can be learned: it is
     scored, as wrong whatever is answered.
@@ -33,7 +29,7 @@ class Targets:
     Args:
         splits: the rows.
         column: which column holds the target.
-        kind: one of `KINDS`, as the task asks.
+        kind: name of what it holds, see `kinds`.
         labels: those a task already knows; None takes them from the training split.
         clean: how transcripts are normalised.
 
@@ -44,36 +40,61 @@ class Targets:
 
     def __init__(
         self,
-        splits: dict[str, Rows],
+        splits: Mapping[str, Rows],
         column: str,
-        kind: TargetKind,
+        kind: str,
         labels: list[str] | None = None,
         clean: Clean = Clean(),
     ) -> None:
-        self.kind, self.column, self.clean, self.splits = kind, column, clean, splits
-        self.values: dict[str, list[Any]] = {s: self._values(rows) for s, rows in splits.items()}
-        self.labels: list[str] = []
-        self.unseen: list[str] = []
-        if kind != "value":
-            self.labels = labels if labels is not None else self._labels()
-            known = {self._spell(name) for name in self.labels}
-            self.unseen = ordered({part for s in splits for part in self._parts(s)} - known, kind)
-        index = {self._spell(name): i for i, name in enumerate([*self.labels, *self.unseen])}
-        self.encoded = {s: self._encode(splits[s], values, index) for s, values in self.values.items()}
+        self.kind = KINDS[kind]
+        self.columns: dict[str, TargetKind] = {s: self.kind(rows, column, clean) for s, rows in splits.items()}
+        first = self.columns.get("train") or next(iter(self.columns.values()))
+        self.labels: list[str] = first.labels() if labels is None else labels
+        known = {first.spell(name) for name in self.labels}
+        self.unseen: list[str] = first.ordered({part for split in self.columns for part in self._parts(split)} - known)
+        self.ids = {first.spell(name): i for i, name in enumerate([*self.labels, *self.unseen])}
+
+    def __contains__(self, split: str) -> bool:
+        return split in self.columns
 
     def __getitem__(self, place: tuple[str, int]) -> Tensor:
         split, row = place
-        return self.encoded[split][row]
+        return self.columns[split].tensor(row, self.ids)
 
-    def _spell(self, name: str) -> str:
-        return name if self.kind == "characters" else spelled(name)
+    def values(self, split: str) -> list[Any]:
+        """What each row holds, as its kind reads it."""
+        return self.columns[split].values if split in self.columns else []
+
+    def strata(self, split: str) -> list[Hashable]:
+        """For each row, over what a few labelled ones are drawn evenly."""
+        values = self.values(split)
+        return values if self.kind.balanced else [0] * len(values)
+
+    def part(self, split: str, row: int, whole: int, start: int, size: int, stride: int) -> Any:
+        """The target of a part of a recording.
+
+        Args:
+            split: of the row.
+            row: number of the recording.
+            whole: samples it has.
+            start: the first of the part.
+            size: of the part, in samples.
+            stride: samples a state of the encoder.
+
+        Raises:
+            BadItem: a target along time is of another length than the recording.
+        """
+        column, target = self.columns[split], self[split, row]
+        if not column.lasts(target, whole, stride):
+            lasts = f"has {len(target):,}, but the audio {whole:,} samples, at {stride} a state"
+            raise BadItem(f"{column.rows.where(row)}: {column.column!r} {lasts}; mend one of them.")
+        return column.cut(target, start, size, stride)
 
     def expect_known(self, split: str) -> None:
         """Raises UserError at the first row of a split whose label cannot be learned."""
-        if self.kind != "characters" and (i := self._first_unseen(split)) is not None:
-            name = self.unseen[int(self.encoded[split][i].max()) - len(self.labels)]
-            where = self.splits[split].where(i)
-            raise UserError(f"{where}: the task does not know the label {name!r}.{nearest(name, self.labels)}")
+        if not self.kind.partial and (found := self._first_unseen(split)):
+            where, label = found
+            raise UserError(f"{where}: the task does not know the label {label!r}.{nearest(label, self.labels)}")
 
     def warn_of_unseen(self) -> None:
         """Says how often each split has which labels that training lacks.
@@ -81,133 +102,102 @@ class Targets:
         Raises:
             UserError: a split has no label at all that can be answered: it is another task's.
         """
-        what, unseen = {"class": "labels"}.get(self.kind, self.kind), set(self.unseen)
-        for split, rows in self.splits.items():
-            if (first := self._first_unseen(split)) is None:
+        what, unseen = {"class": "labels"}.get(self.kind.name, self.kind.name), set(self.unseen)
+        for split, column in self.columns.items():
+            if not self.kind.closed or (found := self._first_unseen(split)) is None:
                 continue
+            where, label = found
+            total = sum(1 for _ in self._parts(split))
             count = Counter(part for part in self._parts(split) if part in unseen)
-            if count.total() == sum(1 for _ in self._parts(split)):
+            if count.total() == total:
                 some = ", ".join(map(repr, self.labels[:NAMED]))
                 raise UserError(
-                    f"{rows.where(first)}: label {next(iter(count))!r} never occurs in training, nor does any other of "
+                    f"{where}: label {label!r} never occurs in training, nor does any other of "
                     f"this split; the task knows {some}{', ...' * (len(self.labels) > NAMED)}. Give its own data."
                 )
             named = [f"{name!r} {n}" for name, n in count.most_common(NAMED)] + ["..."] * (len(count) > NAMED)
             rank_zero_warn(
-                f"{rows.name}: {count.total()} of {sum(1 for _ in self._parts(split))} {what} never occur in training "
-                f"({', '.join(named)}; first in {rows.where(first).rpartition(', ')[2]}), so no answer can be right "
+                f"{column.rows.name}: {count.total()} of {total} {what} never occur in training "
+                f"({', '.join(named)}; first in {where.rpartition(', ')[2]}), so no answer can be right "
                 "there: they count as wrong."
             )
 
-    def _first_unseen(self, split: str) -> int | None:
-        """The first row with a label that training does not have."""
-        encoded = self.encoded[split] if self.unseen else []
-        return next((i for i, ids in enumerate(encoded) if (ids >= len(self.labels)).any()), None)
+    def _first_unseen(self, split: str) -> tuple[str, str] | None:
+        """The first row with a label that training does not have, and that label."""
+        column, unseen = self.columns[split], set(self.unseen)
+        for i, value in enumerate(column.values if unseen else ()):
+            if found := next((part for part in column.parts(value) if part in unseen), None):
+                return column.rows.where(i), found
+        return None
 
-    def _parts(self, split: str) -> Any:
+    def _parts(self, split: str) -> Iterator[str]:
         """Every label of a split: of each row, each word or each character."""
-        values = self.values[split]
-        return values if self.kind == "class" else (part for value in values for part in value)
-
-    def _values(self, rows: Rows) -> list[Any]:
-        """The column with class numbers turned into their names."""
-        if self.kind == "span":
-            raise UserError("Spans are answers to questions: read them with --data Questions.")
-        if self.kind not in KINDS:
-            raise UserError(f"A column gives no target of the kind {self.kind!r}; it can give: {', '.join(KINDS)}.")
-        names, values = rows.label_names(self.column), rows.column(self.column)
-        if self.kind == "tags":
-            for i, value in enumerate(values):
-                if not isinstance(value, (list, tuple)):
-                    raise UserError(f"{rows.where(i)}: {self.column!r} holds {repr(value)[:60]}, not a list of tags.")
-            return [[self._name(rows, i, tag, names, t) for t, tag in enumerate(v)] for i, v in enumerate(values)]
-        if self.kind == "frames":
-            return [self._frames(rows, i, value) for i, value in enumerate(values)]
-        if self.kind == "class":
-            return [self._name(rows, i, value, names) for i, value in enumerate(values)]
-        if self.kind == "characters":
-            return [self._transcript(rows, i, value) for i, value in enumerate(values)]
-        if names:
-            some = ", ".join(names[:3])
-            raise UserError(
-                f"{rows.name}: {self.column!r} holds classes ({some}, ...), whose numbers measure nothing; "
-                "take the task Classify, or name a column of numbers with --data.target."
-            )
-        return values
-
-    def _name(self, rows: Rows, i: int, value: Any, names: list[str] | None, word: int | None = None) -> str:
-        """The name of the label in row `i` (and of its word `word`)."""
-        where = rows.where(i) + ("" if word is None else f", word {word + 1}")
-        if isinstance(value, (list, tuple, dict)):
-            raise UserError(f"{where}: {self.column!r} holds {repr(value)[:60]}, not a label.")
-        if is_empty(value):
-            raise UserError(f"{where}: {self.column!r} is empty; give it a label or leave the row out.")
-        if names is None:
-            return spelled(value)
-        if not 0 <= int(value) < len(names):  # -1 is no label, not the last one
-            raise UserError(f"{where}: {self.column!r} holds {value}, and the classes are 0 to {len(names) - 1}.")
-        return spelled(names[int(value)])
-
-    def _frames(self, rows: Rows, i: int, value: Any) -> list[str]:
-        """The numbers of a row, spelled."""
-        if not isinstance(value, (list, tuple)) or not all(isinstance(v, int) and v >= 0 for v in value):
-            wrong = f"{self.column!r} holds {repr(value)[:60]}, not a list of whole numbers from 0"
-            raise UserError(f"{rows.where(i)}: {wrong}, one for each state of the encoder.")
-        return [str(v) for v in value]
-
-    def _transcript(self, rows: Rows, i: int, value: Any) -> str:
-        if is_empty(value):
-            raise UserError(f"{rows.where(i)}: {self.column!r} is empty; give each row a transcript.")
-        if not (text := self.clean(str(value))):
-            raise UserError(
-                f"{rows.where(i)}: nothing is left of the transcript {str(value)[:40]!r}; mend it, or keep more of its "
-                "characters with --data.clean.keep."
-            )
-        return text
-
-    def _labels(self) -> list[str]:
-        train = "train" if "train" in self.splits else next(iter(self.splits))
-        names = self.splits[train].label_names(self.column)
-        if names and self.kind in ("class", "tags"):
-            return names
-        if self.kind == "frames":  # the id of a frame is its number, whichever numbers occur
-            return [str(i) for i in range(1 + max(map(int, self._parts(train)), default=-1))]
-        return ordered(set(self._parts(train)), self.kind)
-
-    def _encode(self, rows: Rows, values: list[Any], index: dict[str, int]) -> list[Tensor]:
-        if self.kind == "value":
-            return [torch.tensor(self._number(rows, i, value)) for i, value in enumerate(values)]
-        if self.kind == "class":
-            return [torch.tensor(index[value]) for value in values]
-        return [torch.tensor([index[part] for part in value], dtype=torch.long) for value in values]
-
-    def _number(self, rows: Rows, i: int, value: Any) -> float:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise UserError(f"{rows.where(i)}: {self.column!r} holds {value!r}, not a number.")
-        return number
+        column = self.columns[split]
+        return (part for value in column.values for part in column.parts(value))
 
 
-def is_empty(value: Any) -> bool:
-    """Whether a cell holds nothing: no value, no number, or nothing but white space."""
-    return (
-        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
-    )
+class SlotTargets:
+    """Several columns side by side, one for each slot of a task; as `Targets`, with a dict for each single thing.
+
+    Args:
+        splits: the rows.
+        columns: slot → which column holds it.
+        kinds: slot → name of what it holds.
+        labels: those a task already knows.
+        clean: how transcripts are normalised.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[str, Rows],
+        columns: Mapping[str, str],
+        kinds: Mapping[str, str],
+        labels: Mapping[str, list[str]] | None = None,
+        clean: Clean = Clean(),
+    ) -> None:
+        known = labels or {}
+        self.slots = {
+            slot: Targets(splits, columns[slot], kind, known.get(slot), clean) for slot, kind in kinds.items()
+        }
+        self.labels = {slot: targets.labels for slot, targets in self.slots.items()}
+        self.unseen = {slot: targets.unseen for slot, targets in self.slots.items()}
+
+    def __contains__(self, split: str) -> bool:
+        return all(split in targets for targets in self.slots.values())
+
+    def __getitem__(self, place: tuple[str, int]) -> dict[str, Tensor]:
+        return {slot: targets[place] for slot, targets in self.slots.items()}
+
+    def values(self, split: str) -> list[Any]:
+        return list(zip(*(targets.values(split) for targets in self.slots.values()), strict=True))
+
+    def strata(self, split: str) -> list[Hashable]:
+        return list(zip(*(targets.strata(split) for targets in self.slots.values()), strict=True))
+
+    def part(self, split: str, row: int, whole: int, start: int, size: int, stride: int) -> dict[str, Tensor]:
+        return {slot: column.part(split, row, whole, start, size, stride) for slot, column in self.slots.items()}
+
+    def expect_known(self, split: str) -> None:
+        for targets in self.slots.values():
+            targets.expect_known(split)
+
+    def warn_of_unseen(self) -> None:
+        for targets in self.slots.values():
+            targets.warn_of_unseen()
 
 
-def spelled(value: Any) -> str:
-    """One spelling of a label: `1`, `1.0` and ` 1` are the same one."""
-    text = str(value).strip()
-    whole = re.fullmatch(r"([+-]?\d+)\.0*", text)
-    return whole[1] if whole else text
-
-
-def ordered(names: set[str], kind: TargetKind) -> list[str]:
-    """Labels in their order: characters by code, numbers by size and before other names."""
-    return sorted(names, key=lambda v: (len(v), v) if v.isdigit() else (0, v) if kind == "characters" else (99, v))
+def read_targets(
+    splits: Mapping[str, Rows],
+    column: str | Mapping[str, str],
+    kind: str | Mapping[str, str],
+    labels: Any = None,
+    clean: Clean = Clean(),
+) -> Targets | SlotTargets:
+    """The targets a task asks for, of one column or of one for each of its slots."""
+    if isinstance(kind, str):
+        assert isinstance(column, str)
+        return Targets(splits, column, kind, labels, clean)
+    return SlotTargets(splits, column if not isinstance(column, str) else {}, kind, labels, clean)
 
 
 def few(labels: list[Any], budget: int, seed: int) -> list[int]:

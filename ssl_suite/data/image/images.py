@@ -11,7 +11,7 @@ from PIL import Image
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from ssl_suite.core.batch import Batch, ImageBatch
+from ssl_suite.core.batch import Batch, ImageBatch, Target, stacked
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError, nearest
@@ -35,7 +35,7 @@ class ImageItem:
     seed: int
     image: Tensor
     crops: list[Tensor]
-    target: Tensor | None
+    target: Target | None
 
 
 class Images(SourceData):
@@ -45,7 +45,7 @@ class Images(SourceData):
         source: where the images are.
         image_size: side in pixels of what the encoder sees; None: of what it learned from, else 224.
         column: of the image.
-        target: column of the label; a folder's subfolders are `label`.
+        target: column of the label, or one for each slot of the task; a folder's subfolders are `label`.
         where: keep only rows with these values.
         labels: number of labelled training images to use.
         augment: what training sees where no method makes views: `none`, images as in evaluation; `crop`, random resized
@@ -68,7 +68,7 @@ class Images(SourceData):
         source: str,
         image_size: int | None = None,
         column: str = "image",
-        target: str = "label",
+        target: str | dict[str, str] = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
         augment: Training = "none",
@@ -160,7 +160,7 @@ class Images(SourceData):
     def _side(self, view: View) -> int:
         return view.size or self.image_size
 
-    def _target(self, split: str, index: int) -> Tensor | None:
+    def _target(self, split: str, index: int) -> Target | None:
         return self.target(split, index) if self.has_targets(split) else None
 
     def _decoded(self, split: str, index: int) -> Tensor | Image.Image:
@@ -184,7 +184,7 @@ class Images(SourceData):
         return ImageBatch(
             torch.tensor([i.index for i in items]),
             torch.tensor([i.seed for i in items]),
-            None if items[0].target is None else torch.stack([i.target for i in items if i.target is not None]),
+            stacked([i.target for i in items if i.target is not None]),
             torch.stack([i.image for i in items]),
             tuple(torch.stack(view) for view in zip(*crops, strict=True)) if some else (),
             torch.tensor([bool(item.crops) for item in items]) if some else None,

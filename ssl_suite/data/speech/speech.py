@@ -12,18 +12,19 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ssl_suite.core.batch import SpeechBatch
+from ssl_suite.core.batch import SpeechBatch, Target, stacked
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import BadItem, UserError
-from ssl_suite.core.features import pad_targets
 from ssl_suite.core.random import uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
 from ssl_suite.data.common.clean import Clean
+from ssl_suite.data.common.kinds import KINDS
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.speech.reading import RATE, list_audio, load_audio
 from ssl_suite.data.speech.segments import Utterance, agree, names, path_of, utterances
+from ssl_suite.data.speech.waveform import Waveform  # noqa: F401 - a kind of target that speech gives
 
 
 @dataclass
@@ -33,7 +34,7 @@ class SpeechItem:
     index: int
     seed: int
     wave: Tensor
-    target: Tensor | None
+    target: Target | None
 
 
 class Speech(SourceData):
@@ -44,7 +45,7 @@ class Speech(SourceData):
     Args:
         source: where the audio is.
         column: of the audio.
-        target: column of the target: a label, or the transcript for CTC.
+        target: column of the target: a label, or the transcript for CTC; or one for each slot of the task.
         where: keep only rows with these values: `{language: en}`.
         labels: number of labelled training utterances to use.
         clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, and which
@@ -69,7 +70,7 @@ class Speech(SourceData):
         self,
         source: str,
         column: str = "audio",
-        target: str = "label",
+        target: str | dict[str, str] = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
         clean: Clean = Clean(),
@@ -116,9 +117,11 @@ class Speech(SourceData):
         fits = self.num_workers == 0 and seconds * RATE * 4 < 1e9
         self._keep = self.in_memory if self.in_memory is not None else fits
         self._crops = request.pretrains
-        self._stride = request.stride if (request.target or request.watch) == "frames" else None
+        self._stride = request.stride
+        self._cut_along = any(KINDS[kind].along for kind in request.kinds)
+        needs_all = [kind for kind in request.kinds if KINDS[kind].whole or KINDS[kind].along]
         for split in self.splits():
-            self._tell_long(split, refuse=request.target if request.target in ("characters", "frames") else None)
+            self._tell_long(split, refuse=needs_all[0] if needs_all else None)
 
     def _tell_long(self, split: str, refuse: str | None) -> None:
         """Says which utterances a task does not see whole; one whose target is of the kind `refuse` must be."""
@@ -155,15 +158,17 @@ class Speech(SourceData):
 
     def read(self, split: str, index: int, seed: int) -> SpeechItem:
         wave, start = self._wave(split, index), 0
+        whole = len(wave)
         if self._crops and self.max_seconds is not None and len(wave) > self.max_seconds * RATE:
             size = int(self.max_seconds * RATE)
             start = int(uniform(torch.tensor([seed]), 1) * (len(wave) - size))
-            if self._stride is not None:
+            if self._cut_along:
                 start -= start % self._stride
             wave = wave[start : start + size]
-        target = self.target(split, index) if self.has_targets(split) else None
-        if target is not None and self._stride is not None:  # of the frames that begin in the crop
-            target = target[start // self._stride :][: math.ceil(len(wave) / self._stride)]
+        target = None
+        if self.has_targets(split):
+            assert self.targets is not None
+            target = self.targets.part(split, index, whole, start, len(wave), self._stride)
         return SpeechItem(index, seed, wave, target)
 
     def _wave(self, split: str, index: int) -> Tensor:
@@ -185,7 +190,7 @@ class Speech(SourceData):
         return SpeechBatch(
             torch.tensor([i.index for i in items]),
             torch.tensor([i.seed for i in items]),
-            pad_targets(targets) if targets else None,
+            stacked(targets),
             pad_sequence([i.wave for i in items], batch_first=True),
             torch.tensor([len(i.wave) for i in items]),
             RATE,

@@ -13,7 +13,6 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.core.task import TargetKind
 from ssl_suite.data.common.files import PLAIN, Form, columns_of, read_rows, read_utf8, suffix_of
 from ssl_suite.data.common.layout import Names
 from ssl_suite.data.common.source import FolderReader, Rows, open_source
@@ -53,7 +52,7 @@ class OfficialTask:
     rewrite: Callable[..., tuple[str, ...]] | None = None
 
     @property
-    def target(self) -> TargetKind:
+    def target(self) -> str:
         return "class" if self.labels else "value"
 
     @property
@@ -212,7 +211,7 @@ class GLUE(Text):
         return cls.table[task]
 
     @classmethod
-    def proposed_task(cls, settings: Mapping[str, Any]) -> tuple[TargetKind, list[str]]:
+    def proposed_task(cls, settings: Mapping[str, Any]) -> tuple[str, list[str]]:
         entry = cls.official(str(settings.get("task")))
         return entry.target, list(entry.metrics)
 

@@ -14,9 +14,10 @@ from ssl_suite.core.choices import ChoiceBatch, ChoiceItem, collate_choices
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.random import item_seed, uniform
+from ssl_suite.data.common.kinds import spelled
 from ssl_suite.data.common.source import FolderReader, Rows
 from ssl_suite.data.common.source_data import SourceData
-from ssl_suite.data.common.targets import Targets, few, spelled
+from ssl_suite.data.common.targets import Targets, few
 from ssl_suite.data.text.template import Template, split_spaces
 from ssl_suite.data.text.text import list_text
 from ssl_suite.encoders.tokenizer import token_id
@@ -47,6 +48,7 @@ class Prompts(SourceData):
     """
 
     modality = "text"
+    target_column: str
 
     def __init__(
         self,
@@ -111,9 +113,9 @@ class Prompts(SourceData):
         if missing := [label for label in self.labels if not words.get(spelled(label), "").strip()]:
             raise UserError(f"words: label {missing[0]!r} of {self.source} has no word; give it one.")
         answers = [words[spelled(label)] for label in self.labels]
-        for split, encoded in targets.encoded.items():
-            self._right[split] = [int(t) for t in encoded]
-            self._answers[split] = [answers] * len(encoded)
+        for split, rows in self.rows.items():
+            self._right[split] = [targets.ids[value] for value in targets.values(split)]
+            self._answers[split] = [answers] * len(rows)
 
     def _read_choices(self) -> None:
         """Each row brings its answers."""

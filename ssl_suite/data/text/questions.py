@@ -122,11 +122,13 @@ class Questions(Text):
     def folder_reader(self) -> FolderReader:
         return read_questions
 
+    @classmethod
+    def kinds(cls) -> Sequence[str]:
+        return ("span",)
+
     def prepare(self, request: Request) -> None:
-        if request.target != "span":
-            raise UserError(
-                "Questions are for the task Span; for other tasks, and to pretrain, read the text with Text."
-            )
+        if request.target is None:
+            raise UserError("Questions are for the task Span; to pretrain, read the text with Text.")
         self.streaming = self.tagging = False
         self.longest = min(self.max_length, request.longest or self.max_length)
         self._windows.clear()

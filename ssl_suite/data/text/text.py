@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from tokenizers import Encoding, Tokenizer
-from torch import Tensor
 
-from ssl_suite.core.batch import TextBatch, lengths_to_mask, padded
+from ssl_suite.core.batch import Target, TextBatch, lengths_to_mask, padded, stacked, tensors_of
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.features import default_cache, pad_targets
+from ssl_suite.core.features import default_cache
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.common.source_data import SourceData
@@ -44,7 +43,7 @@ class TextItem:
     seed: int
     ids: NDArray[Any]
     segments: NDArray[Any] | None
-    target: Tensor | None
+    target: Target | None
     documents: NDArray[Any] | None = None
     pair: int | None = None
     units: NDArray[Any] | None = None
@@ -95,7 +94,7 @@ class Text(SourceData):
         source: str,
         column: str = "text",
         pair: str | None = None,
-        target: str = "label",
+        target: str | dict[str, str] = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
         symbols: Symbols | None = None,
@@ -146,7 +145,7 @@ class Text(SourceData):
         self.pairs, self.with_units = request.pairs, request.units
         pretraining = request.target is None and not request.units
         self.streaming = pretraining and (self.pack or self.split_long or request.pairs is not None)
-        self.tagging = request.target == "tags" or request.units  # rows are lists of words
+        self.tagging = "tags" in request.kinds or request.units  # rows are lists of words
         self.longest = min(self.max_length, request.longest or self.max_length)
         if self.streaming and self.longest < self.max_length:
             raise UserError(
@@ -201,8 +200,9 @@ class Text(SourceData):
                 check_letters(rows, column, self.symbols)
         if self.tagging and self.targets is not None and self.has_targets(split):
             for i, words in enumerate(rows.column(self.input_column)):
-                if len(words) != (tags := len(self.targets.encoded[split][i])):
-                    raise UserError(f"{rows.where(i)}: {len(words)} words but {tags} tags; each word needs one.")
+                for tags in tensors_of(self.targets[split, i]):
+                    if tags.ndim and len(words) != (n := len(tags)):
+                        raise UserError(f"{rows.where(i)}: {len(words)} words but {n} tags; each word needs one.")
 
     def _make_tokenizer(self) -> Tokenizer:
         if self.wanted_tokenizer not in KINDS:
@@ -342,7 +342,7 @@ class Text(SourceData):
                 item.target = place(item.target, item.first, len(item.ids))
         return sum(item.first.count(None) for item in items if item.first)
 
-    def _target(self, split: str, index: int) -> Tensor | None:
+    def _target(self, split: str, index: int) -> Target | None:
         return self.targets[split, index] if self.targets is not None and self.has_targets(split) else None
 
     def answer(self, split: str, index: int, answer: Any) -> Any:
@@ -350,7 +350,7 @@ class Text(SourceData):
         first = self._encode(split)[index].first if self.tagging else None
         return answer if first is None else [None if t is None else answer[t] for t in first]
 
-    def target(self, split: str, index: int) -> Tensor:
+    def target(self, split: str, index: int) -> Target:
         if self.streaming:
             document = self._rows[split].document
             assert document is not None
@@ -376,12 +376,10 @@ class Text(SourceData):
         segments = padded([i.segments for i in items if i.segments is not None], longest, 0)
         documents = padded([i.documents for i in items if i.documents is not None], longest, 0)
         units = [np.pad(i.units, ((0, 0), (0, longest - len(i.ids)))) for i in items if i.units is not None]
-        targets = [i.target for i in items if i.target is not None]
-        target = pad_targets(targets) if targets else None
         return TextBatch(
             torch.tensor([i.index for i in items]),
             torch.tensor([i.seed for i in items]),
-            target,
+            stacked([i.target for i in items if i.target is not None]),
             ids,
             lengths_to_mask(lengths, longest),
             segments=segments if len(segments) else None,

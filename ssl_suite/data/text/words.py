@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
-from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.batch import IGNORE, Target
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import Rows
 from ssl_suite.encoders.tokenizer import unknown_token
@@ -55,12 +55,17 @@ def first_pieces(encoding: Encoding, words: int) -> list[int | None]:
     return first
 
 
-def place(tags: Tensor, first: Sequence[int | None], length: int) -> Tensor:
+def place(target: Target, first: Sequence[int | None], length: int) -> Target:
     """Tags at the first pieces of `length` positions, `IGNORE` elsewhere; behind them the tags of words cut off.
 
-    The latter have no position in the sequence, so a task learns nothing from them but counts them as wrong.
+    The latter have no position in the sequence, so a task learns nothing from them but counts them as wrong. A target
+    of the whole row stays as it is.
     """
+    if isinstance(target, dict):
+        return {slot: cast(Tensor, place(part, first, length)) for slot, part in target.items()}
+    if target.ndim == 0:
+        return target
     placed = torch.full((length,), IGNORE)
     at = torch.tensor([-1 if t is None else t for t in first])
-    placed[at[at >= 0]] = tags[at >= 0]
-    return torch.cat([placed, tags[at < 0]])
+    placed[at[at >= 0]] = target[at >= 0]
+    return torch.cat([placed, target[at < 0]])
