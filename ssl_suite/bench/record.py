@@ -103,6 +103,7 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
         return []
     data = model.data
     method, role = origin(model)
+    validation = selected(trainer, model)
     shared: dict[str, Any] = {
         "modality": model.encoder.modality,
         "name": run.name or ("random" if (run.role or role) == "random" else method),
@@ -119,7 +120,8 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
         "protocol": f"{model.protocol}@{PROTOCOL_VERSION}",
         "recipe": recipe_hash(model.run_config or {}),
         "checkpoint": sha256(run.checkpoint)[:16] if run.checkpoint else "",
-        "validation": selected(trainer, model),
+        "validation": validation,
+        "chosen_on": data.size("validation") if math.isfinite(validation) else 0,
         "seconds": round(time.time() - run.started, 2),
         "run": os.path.relpath(run.out, run.store.parent),
         "command": model.command,

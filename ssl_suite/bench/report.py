@@ -297,9 +297,11 @@ def _heading(column: Column, cells: list[Cell]) -> dict[str, str]:
     counts = sorted({len(cell.seeds) for cell in cells})
     seeds = "–".join(dict.fromkeys(map(str, (counts[0], counts[-1])))) + (" seed" if counts == [1] else " seeds")
     labels = f"{column.labels:,} label{'s' * (column.labels != 1)}".replace(",", "\u202f")
+    beside = max(cell.chosen_on for cell in cells)
+    chosen = f"{beside:,} more to choose weights".replace(",", "\u202f") if beside else ""
     split = "" if column.split == "test" else f"{column.split} split"
     metric = f"{column.metric} {cells[0].arrow}"
-    detail = ", ".join(filter(None, (labels, seeds, split)))
+    detail = ", ".join(filter(None, (labels, chosen, seeds, split)))
     return {"task": column.task, "metric": metric, "detail": detail, "data": column.data}
 
 

@@ -58,6 +58,7 @@ class Cell:
         values: the finite results, one a seed.
         mean: of `values`; NaN if there are none.
         validation: mean of the main metric on the validation split; NaN unless all seeds have it.
+        chosen_on: as in `Result`, the most of any seed.
         deterministic: whether all seeds gave the same, down to single test rows where those are known: they are one
             run, however often it was repeated.
         rows: the mean over seeds under each draw of test rows; None where outcomes are missing.
@@ -76,6 +77,7 @@ class Cell:
     values: tuple[float, ...]
     mean: float
     validation: float = math.nan
+    chosen_on: int = 0
     deterministic: bool = False
     rows: Any = field(default=None, compare=False, repr=False)
     examples: tuple[str, ...] = field(default=(), compare=False, repr=False)
@@ -220,6 +222,7 @@ def summarise(rows: Iterable[Result], folder: Path | None = None) -> list[Cell]:
                 values=values,
                 mean=mean_interval(values)[0],
                 validation=validation,
+                chosen_on=max(row.chosen_on for row in results),
                 deterministic=same,
                 rows=drawn.get(key),
                 examples=runs[0].ids if runs else (),

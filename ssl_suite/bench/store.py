@@ -16,7 +16,9 @@ from ssl_suite.core.hashing import config_hash
 
 ROLES = ("simple", "random", "ssl", "supervised")
 MODALITIES = ("text", "image", "speech")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+ADDED = {2: "chosen_on"}
+"""Older schema that can still be read → the column it lacks, which is 0 in its rows."""
 APPLICATION_ID = 0x53534C53  # "SSLS": tells our files from other SQLite databases
 LOCK_TIMEOUT = 60.0  # seconds a writer waits for the others
 
@@ -52,6 +54,7 @@ class Result:
         command: the exact command line.
         created: ISO 8601 time.
         version: of ssl_suite.
+        chosen_on: labelled validation examples by which the tested weights were chosen, beside `labels`; 0: by none.
         online: from a probe that watched pre-training; never mixed with offline results.
         error: why there is no number.
     """
@@ -82,6 +85,7 @@ class Result:
     command: str
     created: str
     version: str
+    chosen_on: int = 0
     online: bool = False
     error: str = ""
 
@@ -178,7 +182,9 @@ class Store:
                 f"{self.path} was written by a newer ssl_suite (schema {version}, this one reads up to "
                 f"{SCHEMA_VERSION}): upgrade ssl_suite or choose another file."
             )
-        if application == APPLICATION_ID and tables and version < SCHEMA_VERSION:
+        if application == APPLICATION_ID and tables and version in ADDED:
+            _migrate(db)
+        elif application == APPLICATION_ID and tables and version < SCHEMA_VERSION:
             raise UserError(
                 f"{self.path} was written by an older ssl_suite (schema {version}), whose rows do not say which "
                 "weights and data they are of: move it away and run again."
@@ -215,6 +221,14 @@ def _create(db: sqlite3.Connection) -> None:
         db.execute(f"CREATE TABLE IF NOT EXISTS results ({columns}, UNIQUE ({', '.join(KEY)}))")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Adds what an older schema lacks; another process may have done so meanwhile."""
+    with _transaction(db):
+        while (version := db.execute("PRAGMA user_version").fetchone()[0]) in ADDED:
+            db.execute(f"ALTER TABLE results ADD COLUMN {ADDED[version]} INTEGER NOT NULL DEFAULT 0")
+            db.execute(f"PRAGMA user_version = {version + 1}")
 
 
 def _to_row(result: Result) -> tuple[Any, ...]:

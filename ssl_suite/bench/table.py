@@ -111,7 +111,9 @@ def format_table(cells: Sequence[Cell], shown: Callable[[Cell], bool] = lambda c
         winner, keys, names = best(group), row_keys(group), row_names(group)
         metric = f"{column.metric} {group[0].arrow}" + (f" ({column.split})" if column.split != "test" else "")
         protocols = ", ".join(dict.fromkeys(cell.protocol + " (online)" * cell.online for cell in group))
-        heading = [column.task, metric, f"{column.labels} labels", protocols]
+        beside = max(cell.chosen_on for cell in group)
+        labels = f"{column.labels} labels" + f", and {beside} to choose weights" * bool(beside)
+        heading = [column.task, metric, labels, protocols]
         for i, cell in enumerate(group):
             told = heading[i:] if cell is group[-1] else heading[i : i + 1]  # a line a row, what is left in the last
             mark = MARKS[found[cell].mark] if cell in found else ""

@@ -104,3 +104,16 @@ def test_without_validation_the_row_says_so(fit: Callable[..., Path], tmp_path: 
     fit("run", "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=5")
     (row,) = Store(tmp_path / "results.sqlite").rows(main=True)
     assert math.isnan(row.validation)
+    assert row.chosen_on == 0
+
+
+def test_few_labels_to_learn_from_do_not_hide_those_that_chose_the_weights(
+    fit: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit("run", "--trainer.max_epochs=2", "--data.labels=12")
+    (row,) = Store(tmp_path / "results.sqlite").rows(main=True)
+    assert (row.labels, row.chosen_on) == (12, 32)
+    assert main(["results", str(tmp_path)]) == 0
+    assert "12 labels, and 32 to choose weights" in " ".join(capsys.readouterr().out.split())
+    assert main(["report", str(tmp_path)]) == 0
+    assert "12 labels, 32 more to choose weights" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -67,6 +67,19 @@ def test_a_run_folder_that_was_overwritten_takes_its_old_results_with_it(tmp_pat
     assert store.rows() == [other, changed]
 
 
+def test_results_of_the_schema_before_are_read_and_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    Store(path).add([RESULT])
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE results DROP COLUMN chosen_on")
+        db.execute("PRAGMA user_version = 2")
+    newer = replace(RESULT, seed=1, chosen_on=500)
+    Store(path).add([newer])
+    assert Store(path).rows() == [RESULT, newer]
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
 def test_results_of_an_older_schema_are_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     Store(path).add([RESULT])
