@@ -203,7 +203,8 @@ class DataModule(pl.LightningDataModule, ABC):
     def _expect_given(self, request: Request) -> None:
         for kind in request.kinds:
             if kind not in self.kinds():
-                able = sorted(c.__name__ for c in below(DataModule) if hasattr(c, "modality") and kind in c.kinds())
+                fitting = (c for c in below(DataModule) if getattr(c, "modality", None) == self.modality)
+                able = sorted(c.__name__ for c in fitting if kind in c.kinds())
                 hint = f" {', '.join(able)} can: --data {able[0]}." if able else ""
                 mine = ", ".join(self.kinds()) or "none at all"
                 raise UserError(f"{type(self).__name__} gives no target of the kind {kind!r}; it gives {mine}.{hint}")

@@ -68,7 +68,7 @@ def test_list_shows_what_plugins_bring_and_from_where(site: Path) -> None:
     for key in (
         ("methods", "Inpaint"),
         ("encoders", "Patches"),
-        ("tasks", "SmoothClassify"),
+        ("tasks", "Direction"),
         ("data", "Stripes"),
         ("plugins", "example"),
     ):
@@ -89,14 +89,11 @@ def run(site: Path, *commands: list[str]) -> str:
 def test_a_run_with_classes_of_a_plugin_and_a_broken_one_beside(
     site: Path, tmp_path: Path, sources: dict[str, str]
 ) -> None:
-    data = [*DATA["image"], f"--data.source={sources['image']}", "--data.batch_size=16"]
-    fit = ["fit", "--model=Inpaint", "--model.encoder=Patches", "--model.encoder.dim=8", *data, *QUICK]
-    probe = ["fit", "--model=Finetune", f"--model.encoder={tmp_path / 'run/encoder'}", "--model.task=SmoothClassify"]
-    said = run(
-        site,
-        [*fit, f"--out={tmp_path / 'run'}"],
-        [*probe, *data, *QUICK, f"--out={tmp_path / 'probe'}", "--test_after=true"],
-    )
+    data = [*DATA["image"], f"--data.source={sources['image']}", "--data.batch_size=16", *QUICK]
+    fit = ["fit", "--model=Inpaint", "--model.encoder=Patches", "--model.encoder.dim=8", *data]
+    probe = ["fit", "--model=Finetune", f"--model.encoder={tmp_path / 'run/encoder'}", "--model.task=Classify", *data]
+    out = [f"--out={tmp_path / name}" for name in ("run", "probe")]
+    said = run(site, [*fit, out[0]], [*probe, out[1], "--test_after=true"])
     assert "Plug-in 'broken' (broken_plugin) is broken and left out" in said
     assert "a_module_that_nobody_has" in said
     config = json.loads((tmp_path / "run/encoder/config.json").read_text())
@@ -107,6 +104,33 @@ def test_a_run_with_classes_of_a_plugin_and_a_broken_one_beside(
     }
     rows = Store(tmp_path / "probe/results.sqlite").rows()
     assert {(row.method, row.metric) for row in rows} == {("Inpaint", "accuracy"), ("Inpaint", "macro_f1")}
+
+
+def test_a_task_of_a_plugin_with_a_target_of_its_own(site: Path, tmp_path: Path, image_folder: str) -> None:
+    """The angle of bright pictures is 45 degrees, that of dark ones 135."""
+    for split in ("train", "validation", "test"):
+        place = tmp_path / "data" / split
+        shutil.copytree(Path(image_folder) / split, place)
+        files = sorted(path.relative_to(place) for path in place.rglob("*.png"))
+        rows = [f"{file},{45 if file.parts[0] == 'light' else 135}" for file in files]
+        (place / "metadata.csv").write_text("\n".join(["file_name,angle", *rows]))
+    data = ["--data=Images", f"--data.source={tmp_path / 'data'}", "--data.image_size=4", "--data.target=angle"]
+    judge = ["--model=Finetune", "--model.encoder=RawPixels", "--model.encoder.size=1", "--model.task=Direction"]
+    options = [*judge, *data, *QUICK, "--trainer.max_epochs=200", "--model.optim.lr=0.1", f"--out={tmp_path / 'run'}"]
+    predict = ["predict", *options, f"--ckpt_path={tmp_path / 'run/checkpoints/best.ckpt'}"]
+    run(site, ["fit", *options, "--test_after=true"], predict)
+    (row,) = Store(tmp_path / "run/results.sqlite").rows()
+    assert (row.metric, row.direction, row.main) == ("error", "min", True)
+    assert row.value < 10
+    answers = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
+    wrong = [abs(a["prediction"] - (45 if "light" in a["id"] else 135)) for a in answers]
+    assert sum(wrong) / len(wrong) == pytest.approx(row.value, abs=0.05)  # the arc cosine of nearly 1
+
+
+def test_each_example_is_a_page() -> None:
+    lengths = {p.name: len(p.read_text().splitlines()) for p in (EXAMPLE / "ssl_suite_example").glob("*.py")}
+    assert set(lengths) == {"__init__.py", "data.py", "encoder.py", "method.py", "task.py"}
+    assert max(lengths.values()) <= 40
 
 
 def test_data_of_a_plugin_from_pretraining_to_the_report(site: Path, tmp_path: Path) -> None:
@@ -128,7 +152,7 @@ def test_data_of_a_plugin_from_pretraining_to_the_report(site: Path, tmp_path: P
     )
     assert "Traceback" not in said
     rows = [row for row in Store(tmp_path / "b/results.sqlite").rows() if row.main]
-    assert [(row.task, row.data, row.labels, row.method) for row in rows] == [("Stripes", "Stripes", 32, "Inpaint")]
+    assert [(row.task, row.data, row.labels, row.method) for row in rows] == [("Stripes", "Stripes", 16, "Inpaint")]
     answers = [json.loads(line) for line in (tmp_path / "b/predictions.jsonl").read_text().splitlines()]
     assert [answer["id"] for answer in answers] == [str(i) for i in range(16)]
     right = [answer["prediction"] == ("across", "along")[i % 2] for i, answer in enumerate(answers)]

@@ -3,6 +3,6 @@
 from ssl_suite_example.data import Stripes
 from ssl_suite_example.encoder import Patches
 from ssl_suite_example.method import Inpaint
-from ssl_suite_example.task import SmoothClassify
+from ssl_suite_example.task import Angle, Direction
 
-__all__ = ["Inpaint", "Patches", "SmoothClassify", "Stripes"]
+__all__ = ["Angle", "Direction", "Inpaint", "Patches", "Stripes"]

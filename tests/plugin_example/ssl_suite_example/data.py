@@ -1,13 +1,9 @@
-"""A data module says how many items a split has, reads one, and makes a batch of some."""
+"""A data module says how many items a split has, which targets they have, reads one, and makes a batch of some."""
 
 import torch
-from torch import Tensor
 
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.data import DataModule, Request
-from ssl_suite.core.random import uniform
-
-SIZES = {"train": 32, "validation": 16, "test": 16}
 
 
 class Stripes(DataModule):
@@ -15,24 +11,28 @@ class Stripes(DataModule):
 
     modality = "image"
 
+    @classmethod
+    def kinds(cls) -> list[str]:
+        return ["class"]
+
     def prepare(self, request: Request) -> None:
         self.labels = ["across", "along"]
 
     def splits(self) -> list[str]:
-        return list(SIZES)
+        return ["train", "validation", "test"]
 
     def size(self, split: str) -> int:
-        return SIZES[split]
+        return 16
 
-    def target(self, split: str, index: int) -> Tensor:
+    def target(self, split: str, index: int) -> torch.Tensor:
         return torch.tensor(index % 2)
 
-    def read(self, split: str, index: int, seed: int) -> tuple[int, int, Tensor, Tensor]:
-        image = uniform(torch.tensor([index + 100 * self.splits().index(split)]), 768).view(3, 16, 16) / 2
-        image[:, ::4] += 0.5
-        return index, seed, image.mT if index % 2 else image, self.target(split, index)
+    def read(self, split: str, index: int, seed: int) -> tuple[int, int, torch.Tensor, torch.Tensor]:
+        own = torch.Generator().manual_seed(index + 16 * self.splits().index(split))
+        image = torch.rand(3, 16, 16, generator=own) / 2 + (torch.arange(16) % 4 == 0) / 2
+        return index, seed, image if index % 2 else image.mT, self.target(split, index)
 
-    def collate(self, items: list[tuple[int, int, Tensor, Tensor]]) -> ImageBatch:
+    def collate(self, items: list[tuple[int, int, torch.Tensor, torch.Tensor]]) -> ImageBatch:
         index, seed, images, targets = zip(*items, strict=True)
         return ImageBatch(torch.tensor(index), torch.tensor(seed), torch.stack(targets), torch.stack(images))
 
