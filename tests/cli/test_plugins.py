@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,16 @@ def test_each_example_is_a_page() -> None:
     lengths = {p.name: len(p.read_text().splitlines()) for p in (EXAMPLE / "ssl_suite_example").glob("*.py")}
     assert set(lengths) == {"__init__.py", "data.py", "encoder.py", "method.py", "task.py"}
     assert max(lengths.values()) <= 40
+
+
+def test_what_is_said_of_the_examples_is_in_them() -> None:
+    said = (EXAMPLE.parents[1] / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", said, re.DOTALL)
+    files = [p.read_text() for p in EXAMPLE.rglob("*") if p.suffix in (".py", ".toml")]
+    assert len(blocks) == 5
+    assert [block for block in blocks if not any(block in file for file in files)] == []
+    links = re.findall(r"\]\(([\w/.]+)\)", said)
+    assert [link for link in links if not (EXAMPLE.parents[1] / link).exists()] == []
 
 
 def test_data_of_a_plugin_from_pretraining_to_the_report(site: Path, tmp_path: Path) -> None:
