@@ -14,7 +14,7 @@ from side_by_side import Case, arguments, compare, fit
 from ssl_suite.core.data import Request
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.optim import Optim
-from ssl_suite.data.text.glue import GLUE
+from ssl_suite.data.text.sequences.glue import GLUE
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.tasks.classify import Classify

@@ -18,7 +18,8 @@ from text import LENGTH, OPTIM, VOCAB, batch, shape
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.sampler import plain_batches
-from ssl_suite.data.text.text import Text, TextItem
+from ssl_suite.data.text.items import TextItem
+from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import SPECIAL
 from ssl_suite.methods.text.masked_lm import MaskedLM

@@ -10,7 +10,7 @@ import pytest
 
 from ssl_suite.cli import main
 from ssl_suite.core.data import Request
-from ssl_suite.data.text import text as text_module
+from ssl_suite.data.text.corpus import corpus as corpus_module
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import KINDS, load_tokenizer, tokenizer_hash
 
@@ -58,7 +58,7 @@ def test_training_takes_prepared_tokens(
 ) -> None:
     assert main(["prepare", "tokenizer", "--source", text_file, "--out", str(tmp_path)]) == 0
     assert main(["prepare", "tokens", "--source", text_file, "--tokenizer", str(tmp_path)]) == 0
-    monkeypatch.setattr(text_module, "write_tokens", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(corpus_module, "write_tokens", lambda *_: pytest.fail("tokenised again"))
     for options in ({"max_length": 16}, {"pack": False}, {"separate": True, "max_length": 16}):
         data = Text(text_file, tokenizer=str(tmp_path), **options)
         data.serve(Request())

@@ -26,6 +26,7 @@ from ssl_suite.core.frozen import Room
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
+from ssl_suite.data.text.sequences.tagged import TaggedWords
 from ssl_suite.data.text.text import Text
 from ssl_suite.tasks.classify import Classify
 from ssl_suite.tasks.ctc import CTC
@@ -184,7 +185,7 @@ def test_features_of_another_column_or_of_words_are_others(cache: Path, tmp_path
         data = Text(str(tmp_path), column=column, tokenizer="byte")
         data.serve(Request(target="class", longest=16))
         names.append(data.fingerprint("train"))
-        data.tagging = True
+        data.items["train"] = TaggedWords(data.rows["train"], [column])
         names.append(data.fingerprint("train"))
     assert len(set(names)) == 4
 

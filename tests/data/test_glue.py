@@ -22,7 +22,7 @@ from ssl_suite.cli import main
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
-from ssl_suite.data.text.glue import CLUE, CLUE_TASKS, GLUE, GLUE_TASKS
+from ssl_suite.data.text.sequences.glue import CLUE, CLUE_TASKS, GLUE, GLUE_TASKS
 from ssl_suite.tasks.classify import Classify
 from ssl_suite.tasks.regress import Regress
 

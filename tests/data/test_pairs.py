@@ -11,9 +11,9 @@ import torch
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.random import item_seed
-from ssl_suite.data.text.pairs import SentencePairs, fit, sentence_stream, split_sentences
+from ssl_suite.data.text.corpus.pairs import SentencePairs, fit, sentence_stream, split_sentences
+from ssl_suite.data.text.corpus.tokens import TokenFile
 from ssl_suite.data.text.text import Text
-from ssl_suite.data.text.tokens import TokenFile
 
 START, END = 2, 3
 

@@ -10,7 +10,7 @@ import pytest
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text.phrases import Phrases, names, noun_phrases
+from ssl_suite.data.text.sequences.phrases import Phrases, names, noun_phrases
 from ssl_suite.data.text.text import Text
 
 ROW = {

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text.documents import Documents, rolling_windows
-from ssl_suite.data.text.prompts import Prompts, encode_pairs
-from ssl_suite.data.text.template import Template, split_spaces
+from ssl_suite.data.text.prompts.documents import Documents, rolling_windows
+from ssl_suite.data.text.prompts.prompts import Prompts, encode_pairs
+from ssl_suite.data.text.prompts.template import Template, split_spaces
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
 TEXTS = [

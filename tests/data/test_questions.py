@@ -16,10 +16,10 @@ import torch
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import SAMPLES
-from ssl_suite.data.text.cloze import cloze
-from ssl_suite.data.text.question_files import Gold, read_questions
-from ssl_suite.data.text.questions import Questions
-from ssl_suite.data.text.windows import QuestionWindows, SpecialTokens
+from ssl_suite.data.text.questions.cloze import cloze
+from ssl_suite.data.text.questions.question_files import Gold, read_questions
+from ssl_suite.data.text.questions.questions import Questions
+from ssl_suite.data.text.questions.windows import QuestionWindows, SpecialTokens
 from ssl_suite.encoders.tokenizer import Kind, train_tokenizer
 
 PARIS = "Paris is the capital of France. The Seine, 777 km long, flows through it; in 1889 the Eiffel Tower was built."

@@ -17,7 +17,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.layout import split_of
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
-from ssl_suite.data.text.questions import Questions
+from ssl_suite.data.text.questions.questions import Questions
 from ssl_suite.data.text.text import Text
 
 Maker = Callable[..., Path]

@@ -145,7 +145,7 @@ def test_an_answer_is_a_tag_a_word(tmp_path: Path) -> None:
     pieces = [f"tag {t}" for t in range(8)]
     answer = data.answer("train", 0, pieces)
     assert len(answer) == len(WORDS)
-    first = [t for t in (data._encode("train")[0].first or []) if t is not None]
+    first = [t for t in (data.read("train", 0, 0).first or []) if t is not None]
     assert [a for a in answer if a is not None] == [pieces[t] for t in first]
     assert first == sorted(first)
     assert first[0] == 1

@@ -23,7 +23,7 @@ from ssl_suite.data.common.kinds import KINDS, TargetKind
 from ssl_suite.data.common.source import Rows
 from ssl_suite.data.common.targets import Targets
 from ssl_suite.data.speech.speech import Speech
-from ssl_suite.data.text.questions import Questions
+from ssl_suite.data.text.questions.questions import Questions
 from ssl_suite.data.text.text import Text
 from ssl_suite.tasks.classify import Classify
 from ssl_suite.tasks.ctc import CTC

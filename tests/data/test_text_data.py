@@ -16,9 +16,9 @@ import torch
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text import text as text_module
+from ssl_suite.data.text.corpus import corpus as corpus_module
+from ssl_suite.data.text.corpus.tokens import HEADER, read_tokens, write_tokens
 from ssl_suite.data.text.text import Text
-from ssl_suite.data.text.tokens import HEADER, read_tokens, write_tokens
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
 LINES = [f"the {i}th sentence of a small corpus about cats and dogs" for i in range(200)]
@@ -154,9 +154,9 @@ def token_files() -> list[Path]:
 def test_a_token_takes_two_bytes(corpus: Path) -> None:
     data = served(corpus)
     sizes = sum(path.stat().st_size for path in token_files())
-    count = sum(len(file.tokens) for file in data._files.values())
+    count = sum(len(data.token_file(split).tokens) for split in data.splits())
     assert sizes <= 2.2 * count
-    assert isinstance(data._files["train"].tokens, np.memmap)
+    assert isinstance(data.token_file("train").tokens, np.memmap)
 
 
 def test_tokens_are_used_again_until_text_or_tokenizer_change(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_tokens_are_used_again_until_text_or_tokenizer_change(corpus: Path, monk
     before = {path: path.stat().st_mtime_ns for path in token_files()}
     assert len(before) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(text_module, "write_tokens", lambda *_: pytest.fail("tokenised again"))
+        patch.setattr(corpus_module, "write_tokens", lambda *_: pytest.fail("tokenised again"))
         served(corpus)
     assert {path: path.stat().st_mtime_ns for path in token_files()} == before
     served(corpus, tokenizer="bpe")
@@ -172,7 +172,7 @@ def test_tokens_are_used_again_until_text_or_tokenizer_change(corpus: Path, monk
     lines = corpus.read_text().splitlines()
     corpus.write_text("\n".join(reversed(lines)))
     data = served(corpus)
-    first = data.tokenizer.decode(data._files["train"].tokens[:12].tolist())
+    first = data.tokenizer.decode(data.token_file("train").tokens[:12].tolist())
     assert "19" in first  # as many rows of the same lengths, in another order
 
 
@@ -181,7 +181,7 @@ def test_another_column_of_one_table_is_another_text(tmp_path: Path) -> None:
     first, second = (served(path, column=c) for c in "ab")
     assert "alpha" in first.tokenizer.get_vocab()
     assert "omega" in second.tokenizer.get_vocab()
-    assert "omega" in second.tokenizer.decode(second._files["train"].tokens[:10].tolist())
+    assert "omega" in second.tokenizer.decode(second.token_file("train").tokens[:10].tolist())
 
 
 def test_a_damaged_token_file_is_refused(corpus: Path) -> None:
@@ -224,7 +224,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
 
 
 def test_tags_stand_on_first_pieces_only(tmp_path: Path) -> None:
-    pack = Path(text_module.__file__).parents[1] / "samples/brown/validation.parquet"
+    pack = Path(corpus_module.__file__).parents[2] / "samples/brown/validation.parquet"
     pq.write_table(pq.read_table(pack).slice(0, 300), tmp_path / "brown.parquet")
     data = served(
         tmp_path / "brown.parquet",

@@ -14,9 +14,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text import tokens as tokens_module
-from ssl_suite.data.text.rows import Blocks, DocumentPieces, SeparateBlocks
-from ssl_suite.data.text.tokens import HEADER, TokenFile, read_tokens, write_tokens
+from ssl_suite.data.text.corpus import tokens as tokens_module
+from ssl_suite.data.text.corpus.rows import Blocks, DocumentPieces, SeparateBlocks
+from ssl_suite.data.text.corpus.tokens import HEADER, TokenFile, read_tokens, write_tokens
 from ssl_suite.encoders.tokenizer import token_id, tokenizer_hash, train_tokenizer
 
 TEXTS = [f"document {i} " + "word " * (i % 7) + "né" for i in range(60)]

@@ -17,11 +17,11 @@ from tiny import differing
 from ssl_suite.core.data import DataModule, Request
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
-from ssl_suite.data.text.documents import Documents
-from ssl_suite.data.text.glue import CLUE, GLUE
-from ssl_suite.data.text.phrases import Phrases
-from ssl_suite.data.text.prompts import Prompts
-from ssl_suite.data.text.questions import Questions
+from ssl_suite.data.text.prompts.documents import Documents
+from ssl_suite.data.text.prompts.prompts import Prompts
+from ssl_suite.data.text.questions.questions import Questions
+from ssl_suite.data.text.sequences.glue import CLUE, GLUE
+from ssl_suite.data.text.sequences.phrases import Phrases
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import train_tokenizer
 from ssl_suite.plugins import load_built_in
@@ -71,7 +71,9 @@ def sources(
 def starts(request: pytest.FixtureRequest) -> Iterator[None]:
     """How processes start; a server that has imported what they need forks them fast."""
     before = multiprocessing.get_start_method()
-    multiprocessing.set_forkserver_preload(["ssl_suite.data.text.glue", "ssl_suite.data.image.images", "torchaudio"])
+    multiprocessing.set_forkserver_preload(
+        ["ssl_suite.data.text.sequences.glue", "ssl_suite.data.image.images", "torchaudio"]
+    )
     multiprocessing.set_start_method(request.param, force=True)
     yield
     multiprocessing.set_start_method(before, force=True)

@@ -16,8 +16,8 @@ from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text.documents import Documents
-from ssl_suite.data.text.prompts import Prompts
+from ssl_suite.data.text.prompts.documents import Documents
+from ssl_suite.data.text.prompts.prompts import Prompts
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import train_tokenizer
 from ssl_suite.tasks.in_context import InContext

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.text import squad as squad_oracle
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text.questions import Asked
+from ssl_suite.data.text.questions.questions import Asked
 from ssl_suite.tasks.answer_scores import best_threshold, exact, f1, normalize, score, segment
 from ssl_suite.tasks.span import Span, join
 from ssl_suite.tasks.spans import SpanTarget

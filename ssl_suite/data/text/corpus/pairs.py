@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.random import uniform
-from ssl_suite.data.text.tokens import TokenFile
+from ssl_suite.data.text.corpus.tokens import TokenFile
 
 SHORT = 0.1
 """Share of pairs made short, so that positions and segments of every length are seen (arXiv:1810.04805, A.2)."""

@@ -18,10 +18,11 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.layout import split_of
 from ssl_suite.data.common.source import FolderReader, Rows, open_source
 from ssl_suite.data.common.targets import few
-from ssl_suite.data.text.cloze import cloze
-from ssl_suite.data.text.question_files import Gold, golds, locate, read_questions
-from ssl_suite.data.text.text import Text, TextItem
-from ssl_suite.data.text.windows import QuestionWindows
+from ssl_suite.data.text.items import TextItem
+from ssl_suite.data.text.questions.cloze import cloze
+from ssl_suite.data.text.questions.question_files import Gold, golds, locate, read_questions
+from ssl_suite.data.text.questions.windows import QuestionWindows
+from ssl_suite.data.text.source import TextSource
 from ssl_suite.encoders.tokenizer import Kind
 
 ANSWER, NO_ANSWER = "answer", "no answer"
@@ -45,7 +46,7 @@ class Asked:
     read: Callable[[int, int, int], str]
 
 
-class Questions(Text):
+class Questions(TextSource):
     """Questions about texts: a folder of SQuAD's JSON files (1.1 or 2.0), one such file, a table, or `hf:squad`.
 
     Other files of that layout (XQuAD, DRCD, CMRC 2018) are read alike; tables have the columns id, question, context
@@ -96,16 +97,14 @@ class Questions(Text):
     ) -> None:
         super().__init__(
             source,
-            column="context",
-            pair="question",
+            "context",
+            tokenizer,
+            vocab_size,
+            cased,
+            max_length,
             target="answers",
             where=where,
             labels=labels,
-            tokenizer=tokenizer,
-            vocab_size=vocab_size,
-            cased=cased,
-            max_length=max_length,
-            pack=False,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
@@ -129,7 +128,6 @@ class Questions(Text):
     def prepare(self, request: Request) -> None:
         if request.target is None:
             raise UserError("Questions are for the task Span; to pretrain, read the text with Text.")
-        self.streaming = self.tagging = False
         self.longest = min(self.max_length, request.longest or self.max_length)
         self._windows.clear()
         self.open()
@@ -139,12 +137,7 @@ class Questions(Text):
         if training:
             self._choose_training()
         self.labels = request.labels if request.labels is not None else self._kinds()
-        self.tokenizer = request.tokenizer or self.tokenizer or self._make_tokenizer()
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
-        size = self.tokenizer.get_vocab_size()
-        if request.vocab_size is not None and size > request.vocab_size:
-            raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
+        self.take_tokenizer(request)
 
     def open(self) -> None:
         if not self._opened:

@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.source import Rows
+from ssl_suite.data.text.items import TextItem
+from ssl_suite.data.text.sequences.sequences import Sequences
+from ssl_suite.data.text.sequences.tagged import TaggedWords
 from ssl_suite.data.text.text import Text
 
 Span = tuple[int, int]
@@ -44,22 +49,14 @@ class Phrases(Text):
     ) -> None:
         super().__init__(source, column=column, pack=False, **options)
         self.span_columns, self.tags_column = (phrases, entities), tags
-        self._spans: dict[str, list[tuple[list[Span], list[Span]]]] = {}
 
-    def prepare(self, request: Request) -> None:
-        self._spans.clear()
-        super().prepare(request)
-        if request.units:
-            for split in self.splits():
-                self.spans(split)
+    def sequences(self, split: str, request: Request) -> Sequences:
+        if not request.units:
+            return super().sequences(split, request)
+        return PhraseWords(self.rows[split], [self.input_column], self.spans(split))
 
     def spans(self, split: str) -> list[tuple[list[Span], list[Span]]]:
         """Phrases and entities of each row."""
-        if split not in self._spans:
-            self._spans[split] = self._read_spans(split)
-        return self._spans[split]
-
-    def _read_spans(self, split: str) -> list[tuple[list[Span], list[Span]]]:
         rows = self.rows[split]
         words = rows.column(self.input_column)
         if all(c in rows.columns for c in self.span_columns):
@@ -76,9 +73,34 @@ class Phrases(Text):
         tags = [[known[t] if known else str(t) for t in row] for row in rows.column(self.tags_column)]
         return [(noun_phrases(t), names(w, t)) for w, t in zip(words, tags, strict=True)]
 
-    def units(self, split: str, index: int, words: list[int | None]) -> NDArray[np.bool_]:
+
+class PhraseWords(TaggedWords):
+    """Lists of words, of which is known where phrases and entities begin.
+
+    Args:
+        rows: of the source.
+        columns: of the words.
+        spans: phrases and entities of each row.
+    """
+
+    def __init__(self, rows: Rows, columns: Sequence[str], spans: list[tuple[list[Span], list[Span]]]) -> None:
+        super().__init__(rows, columns)
+        self.spans = spans
+
+    def item(self, index: int, encoding: Encoding) -> TextItem:
+        item = super().item(index, encoding)
+        item.units = self.units(index, encoding.word_ids)
+        return item
+
+    def units(self, index: int, words: list[int | None]) -> NDArray[np.bool_]:
+        """(2, T): where a phrase and where an entity begins; a word outside them is a unit of its own.
+
+        Args:
+            index: of the row.
+            words: number of each token's word, None for special tokens.
+        """
         first = np.array([t == 0 or w is None or words[t - 1] != w for t, w in enumerate(words)])
-        inside = [{w for a, b in level for w in range(a + 1, b)} for level in self.spans(split)[index]]
+        inside = [{w for a, b in level for w in range(a + 1, b)} for level in self.spans[index]]
         return np.stack([first & np.array([w not in rest for w in words]) for rest in inside])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_suite.data.text.tokens import TokenFile
+from ssl_suite.data.text.corpus.tokens import TokenFile
 
 Ids = NDArray[Any]
 

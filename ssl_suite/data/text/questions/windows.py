@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.text.question_files import Gold
+from ssl_suite.data.text.questions.question_files import Gold
 from ssl_suite.encoders.tokenizer import token_id
 
 ATTACHED = {"Mn", "Mc", "Me", "Cf"}

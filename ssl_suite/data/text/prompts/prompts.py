@@ -18,8 +18,8 @@ from ssl_suite.data.common.kinds import spelled
 from ssl_suite.data.common.source import FolderReader, Rows
 from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.common.targets import Targets, few
-from ssl_suite.data.text.template import Template, split_spaces
-from ssl_suite.data.text.text import list_text
+from ssl_suite.data.text.listing import list_text
+from ssl_suite.data.text.prompts.template import Template, split_spaces
 from ssl_suite.encoders.tokenizer import token_id
 
 

@@ -13,7 +13,7 @@ from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.common.source_data import SourceData
-from ssl_suite.data.text.text import list_text
+from ssl_suite.data.text.listing import list_text
 from ssl_suite.encoders.tokenizer import token_id
 
 

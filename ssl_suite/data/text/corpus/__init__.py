@@ -1,0 +1,1 @@
+"""Text to pretrain on: tokenised once into a file, and cut into rows or pairs of segments."""

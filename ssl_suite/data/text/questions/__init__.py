@@ -1,0 +1,1 @@
+"""Extractive question answering: files of questions, and windows over their contexts."""
