@@ -9,11 +9,12 @@ from typing import Any
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.hashing import config_hash
+from ssl_suite.core.module import Evaluation
 
 # Names and outputs, what only shows, and what other columns of a result say better: the encoder's weights and the data.
 APART = {
     "": ("role", "task_name", "name", "split", "test_after"),
-    "model": ("encoder", "room"),
+    "model": ("encoder", "encoders", "room"),
     "data": ("source", "num_workers"),
     "trainer": ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "profiler", "barebones"),
 }
@@ -39,6 +40,11 @@ def recipe_hash(config: Mapping[str, Any]) -> str:
 def data_hash(data: DataModule) -> str:
     """Hash of the rows of all splits."""
     return hashlib.sha256(data.identity().encode()).hexdigest()[:16]
+
+
+def model_name(model: Evaluation) -> str:
+    """How results call what a model's encoders share with their untrained twins."""
+    return "+".join(map(shape_name, model.encoders.values(), model.shape.split("+")))
 
 
 def shape_name(encoder: Encoder, shape: str) -> str:

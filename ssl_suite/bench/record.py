@@ -15,12 +15,12 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite import __version__
-from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
+from ssl_suite.bench.identity import data_hash, model_name, recipe_hash
 from ssl_suite.bench.outcome_files import write_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.data import run_seed
-from ssl_suite.core.folder import PROVENANCE
+from ssl_suite.core.folder import ENCODER, PROVENANCE
 from ssl_suite.core.hashing import sha256
 from ssl_suite.core.module import Evaluation
 from ssl_suite.core.reading import read_json
@@ -57,15 +57,15 @@ class Run:
 def origin(model: Evaluation) -> tuple[str, str]:
     """Method and role: what the weights are before the task trains."""
     source, mode = model.encoder_source, model.mode
-    if model.encoder.baseline:
-        return model.encoder.baseline, "simple"
+    if baseline := next(iter(model.encoders.values())).baseline:
+        return baseline, "simple"
     shuffled = source.startswith("reemb:")
     path = Path(source.removeprefix("reemb:")) / PROVENANCE
     if path.exists():
         name = str(read_json(path, "an encoder folder").get("method", source))
         return f"{name} re-emb" if shuffled else name, "ssl"
     if source.endswith(".ckpt"):
-        return str(read_checkpoint(Path(source), weights=False)["encoder"]["provenance"]["method"]), "ssl"
+        return str(read_checkpoint(Path(source), weights=False)["encoders"][ENCODER]["provenance"]["method"]), "ssl"
     if ":" in source and not source.startswith("random:"):
         return source, "ssl"
     return ("from scratch", "supervised") if mode == "finetune" else ("random", "random")
@@ -105,11 +105,11 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
     method, role = origin(model)
     validation = selected(trainer, model)
     shared: dict[str, Any] = {
-        "modality": model.encoder.modality,
+        "modality": "+".join(encoder.modality for encoder in model.encoders.values()),
         "name": run.name or ("random" if (run.role or role) == "random" else method),
         "method": method,
         "role": run.role or role,
-        "encoder": shape_name(model.encoder, model.shape),
+        "encoder": model_name(model),
         "weights": model.weights,
         "task": run.task or data.task_name,
         "data": data.source_name,

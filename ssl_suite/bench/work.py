@@ -18,7 +18,7 @@ from rich.console import Console
 from ssl_suite import __version__
 from ssl_suite.bench.benchmark import Benchmark, Job, Pretraining, Settings, TaskEntry, command, jobs
 from ssl_suite.bench.commands import CommandLine, Resolved
-from ssl_suite.bench.identity import data_hash, recipe_hash, shape_name
+from ssl_suite.bench.identity import data_hash, model_name, recipe_hash, shape_name
 from ssl_suite.bench.record import PROTOCOL_VERSION
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.errors import Interrupted, UserError
@@ -177,7 +177,7 @@ class Known:
         """What results call the simple baseline's encoder, and its hash."""
         assert self.simple is not None
         model = self.simple.make("model")
-        return shape_name(model.encoder, model.shape), model.weights
+        return model_name(model), model.weights
 
     def _read(self, settings: Settings) -> Resolved:
         """As `Work` runs it; where things go, and which seed is drawn, does not matter."""

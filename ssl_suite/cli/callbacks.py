@@ -61,5 +61,6 @@ class KeepRun(pl.Callback):
         if self.fresh:
             remove_run(self.folder)
         write_text(self.folder / "config.yaml", self.text)
-        if pl_module.encoder.tokenizer is not None:
-            write_text(self.folder / TOKENIZER, pl_module.encoder.tokenizer.to_str(pretty=True))
+        for encoder in pl_module.encoders.values():
+            if encoder.tokenizer is not None:
+                write_text(self.folder / TOKENIZER, encoder.tokenizer.to_str(pretty=True))

@@ -157,7 +157,8 @@ class SuiteCLI(LightningCLI):
             keep_freed_memory()
         if config.compile:
             torch._dynamo.config.recompile_limit = 32  # a block with or without padding, chosen places, gradients
-            self.model.encoder.compile()
+            for encoder in self.model.encoders.values():
+                encoder.compile()
         self.model.command, self.model.run_config = "ssl-suite " + shlex.join(self.arguments), dumped
         if self.loaded is not None:
             self.model.recall(self.loaded, resuming=self.command == "fit")

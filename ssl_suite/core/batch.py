@@ -48,9 +48,11 @@ class Batch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with each tensor changed, those in a tuple or a dict too."""
+        """The batch with each tensor changed, those in a tuple, a dict or a part too."""
 
         def changed(value: Any) -> Any:
+            if isinstance(value, Batch):
+                return value._each(change)
             if isinstance(value, tuple):
                 return tuple(map(changed, value))
             if isinstance(value, dict):
@@ -117,6 +119,17 @@ class SpeechBatch(Batch):
     wave: Tensor
     lengths: Tensor
     rate: int = 16000
+
+
+@dataclass(eq=False)
+class JointBatch(Batch):
+    """Several batches item by item: a picture, and what is said about it.
+
+    Attributes:
+        parts: of B items each, by the names of their encoders.
+    """
+
+    parts: dict[str, Batch]
 
 
 def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ssl_suite.core.checkpoint import check_finite
 from ssl_suite.core.data import run_seed
-from ssl_suite.core.encoder import batch_units
+from ssl_suite.core.encoder import Encoder, batch_units
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import check_target, replacing
 from ssl_suite.core.flops import peak_flops, step_flops
-from ssl_suite.core.folder import is_encoder_folder, save_encoder, stored_weights
+from ssl_suite.core.folder import encoder_folder, is_encoder_folder, save_encoder, stored_weights
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.log import log_interval
 
@@ -124,20 +124,23 @@ class StopOnNonFinite(pl.Callback):
 
 
 class WriteEncoder(pl.Callback):
-    """Writes the encoder folder when pretraining ends: `RUN/encoder`."""
+    """Writes the encoder folder when pretraining ends: `RUN/encoder`, or `RUN/encoder/NAME` for each of several."""
 
     def __init__(self) -> None:
         self._written = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        check_target(pl_module.folder / "encoder", is_encoder_folder)
+        for name in pl_module.exports:
+            check_target(encoder_folder(pl_module.folder, name), is_encoder_folder)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         check_finite(trainer, pl_module)
-        pl_module.watched.heads, weights = pl_module.head_weights(), stored_weights(pl_module.watched)
-        self.write(trainer, pl_module, weights)
+        for name, module in pl_module.exports.items():
+            encoder = pl_module.get_submodule(module)
+            encoder.heads, weights = pl_module.head_weights(name), stored_weights(encoder)
+            self.write(trainer, pl_module, name, encoder, weights)
         self._written = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -146,8 +149,12 @@ class WriteEncoder(pl.Callback):
             self.on_train_end(trainer, pl_module)
 
     @rank_zero_only
-    def write(self, trainer: pl.Trainer, module: Method, weights: dict[str, Tensor]) -> None:
-        path = save_encoder(module.watched, module.folder / "encoder", provenance(trainer, module), weights)
+    def write(
+        self, trainer: pl.Trainer, module: Method, name: str, encoder: Encoder, weights: dict[str, Tensor]
+    ) -> None:
+        folder = encoder_folder(module.folder, name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        path = save_encoder(encoder, folder, provenance(trainer, module, encoder), weights)
         rank_zero_info(f"Encoder written to {path}")
 
 
@@ -156,9 +163,8 @@ def utilisation(rate: float | None, peak: float | None) -> float | None:
     return rate / peak if rate and peak and rate <= peak else None
 
 
-def provenance(trainer: pl.Trainer, module: Method) -> dict[str, Any]:
+def provenance(trainer: pl.Trainer, module: Method, encoder: Encoder) -> dict[str, Any]:
     """Where an encoder comes from: enough to make it again and to read its cost."""
-    encoder = module.watched
     speed = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
     figures = speed.summary(module.device) if speed else {}
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}

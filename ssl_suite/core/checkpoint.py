@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from ssl_suite.core.encoder import Encoder, class_name, encoder_class
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
-from ssl_suite.core.folder import CONFIG
+from ssl_suite.core.folder import CONFIG, ENCODER
 from ssl_suite.core.reading import a_file
 from ssl_suite.core.weights import load_strictly, untied
 
@@ -83,12 +83,12 @@ def read_checkpoint(path: Path, weights: bool = True) -> dict[str, Any]:
         raise UserError(f"{path} is damaged (the checksum of {damaged} does not fit); take another.")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of a run.")
-    if "module" not in checkpoint.get("encoder", {"module": ""}):
+    if "encoder" in checkpoint:
         raise UserError(f"{path} was written by an earlier version of the suite, which this one cannot read; run anew.")
     return checkpoint
 
 
-def describe(model: nn.Module, module: str, heads: tuple[str, ...], provenance: dict[str, Any]) -> dict[str, Any]:
+def describe(model: nn.Module, module: str, heads: dict[str, str], provenance: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of the encoder in `module` beside its weights, so that `encoder_of` can make it again."""
     encoder = cast(Encoder, model.get_submodule(module))
     return {
@@ -97,7 +97,7 @@ def describe(model: nn.Module, module: str, heads: tuple[str, ...], provenance: 
         "arguments": encoder.config,
         "preprocess": encoder.preprocess,
         "tokenizer": None if encoder.tokenizer is None else encoder.tokenizer.to_str(),
-        "heads": list(heads),
+        "heads": heads,
         "provenance": provenance,
     }
 
@@ -109,22 +109,29 @@ def encoder_of(path: Path) -> Encoder:
         UserError: the file is damaged, or holds no encoder of ours.
     """
     checkpoint = read_checkpoint(path)
-    if "encoder" not in checkpoint:
-        raise UserError(f"{path} does not say what its encoder is; take an encoder folder.")
-    made_by, state = checkpoint["encoder"], checkpoint["state_dict"]
+    encoders = checkpoint.get("encoders", {})
+    if len(encoders) != 1:
+        has = f"holds several encoders ({', '.join(encoders)})" if encoders else "does not say what its encoder is"
+        raise UserError(f"{path} {has}; take an encoder folder.")
+    (made_by,), state = encoders.values(), checkpoint["state_dict"]
     encoder = encoder_class(made_by["class"])(**made_by["arguments"])
     stem = f"{made_by['module']}."
     own = {name.removeprefix(stem): tensor for name, tensor in state.items() if name.startswith(stem)}
     load_strictly(encoder, {name: tensor.clone() for name, tensor in own.items()}, str(path))
     encoder.tokenizer, encoder.preprocess = tokenizer_of(checkpoint), made_by["preprocess"]
-    heads = {n: t for n, t in state.items() if n.partition(".")[0] in made_by["heads"]}
+    heads = {
+        f"{head}.{name.removeprefix(f'{module}.')}": tensor
+        for head, module in made_by["heads"].items()
+        for name, tensor in state.items()
+        if name.startswith(f"{module}.")
+    }
     encoder.heads = {name: tensor.clone() for name, tensor in untied(heads, own.values()).items()}
     return encoder
 
 
-def tokenizer_of(checkpoint: dict[str, Any]) -> Any:
-    """The tokenizer its run had; None for other modalities."""
-    text = checkpoint.get("encoder", {}).get("tokenizer")
+def tokenizer_of(checkpoint: dict[str, Any], encoder: str = ENCODER) -> Any:
+    """The tokenizer that an encoder of its run had; None for other modalities."""
+    text = checkpoint.get("encoders", {}).get(encoder, {}).get("tokenizer")
     if text is None:
         return None
     from tokenizers import Tokenizer

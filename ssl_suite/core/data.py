@@ -46,7 +46,7 @@ class DataModule(pl.LightningDataModule, ABC):
         on_error: `raise` at the first unreadable sample, or `skip` and count it.
     """
 
-    modality: Modality
+    modality: Modality | str
     labels: Labels
     train_budget: float | None = None
     """Most padded units of `lengths` in a training batch; None: `batch_size` decides."""
@@ -161,6 +161,10 @@ class DataModule(pl.LightningDataModule, ABC):
     def task_name(self) -> str:
         """How results name the task, unless the user does."""
         return self.source_name.removeprefix("samples:")
+
+    def part(self, name: str) -> DataModule:
+        """The data of one encoder: all of it, unless batches are joint."""
+        return self
 
     def expect_known(self, split: str) -> None:
         """Raises UserError at a row whose label the task cannot learn."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_suite.core.batch import Batch
+from ssl_suite.core.batch import Batch, JointBatch
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.plugins import load_all
 
@@ -280,6 +280,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def batch_units(batch: Batch) -> tuple[Tensor | float, str]:
     """Returns how much a batch holds in its modality's own unit, without waiting for the device."""
+    if isinstance(batch, JointBatch):
+        return float(len(batch)), "items/s"
     mask = getattr(batch, "mask", None)
     if mask is not None:
         return mask.sum(), "tokens/s"

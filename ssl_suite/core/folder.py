@@ -23,10 +23,25 @@ from ssl_suite.core.sharding import whole
 from ssl_suite.core.weights import load_strictly, untied, write_weights
 
 CONFIG, WEIGHTS, HEADS = "config.json", "model.safetensors", "heads.safetensors"
+ENCODER = "encoder"
+"""Folder of a run's encoder, and name of the only one."""
 TOKENIZER, PROVENANCE, MANIFEST = "tokenizer.json", "provenance.json", "manifest.json"
 HASHED = (CONFIG, WEIGHTS, HEADS, TOKENIZER, PROVENANCE)
 """What a manifest may name: all that is ever read."""
 FILES = {*HASHED, MANIFEST}
+
+
+def encoder_folder(run: Path, name: str) -> Path:
+    """Where a run keeps its encoder; those of a joint one lie side by side below."""
+    return run / ENCODER if name == ENCODER else run / ENCODER / name
+
+
+def encoder_folders(folder: Path) -> list[Path]:
+    """The encoder folders that a run's `encoder` folder is or holds; none if there is anything else in it."""
+    if not folder.is_dir():
+        return []
+    found = [folder] if (folder / CONFIG).exists() else sorted(folder.iterdir())
+    return found if all(path.is_dir() and is_encoder_folder(path) for path in found) else []
 
 
 def is_encoder_folder(folder: Path) -> bool:

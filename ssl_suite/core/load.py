@@ -8,7 +8,7 @@ from pathlib import Path
 from ssl_suite.core.checkpoint import encoder_of
 from ssl_suite.core.encoder import Encoder, encoder_names
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.core.folder import CONFIG, build_encoder, load_weights
+from ssl_suite.core.folder import CONFIG, ENCODER, build_encoder, encoder_folders, load_weights
 from ssl_suite.core.random import drawn_from, run_seed
 from ssl_suite.plugins import load_all
 
@@ -41,6 +41,8 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
         hint = nearest(text, encoder_names()) if "/" not in text else ""
         uris = ", ".join(f"{k}:" for k in known)
         raise UserError(f"No encoder folder {text!r}, and it is no encoder class and no URI ({uris}).{hint}")
+    if several := [f for f in encoder_folders(folder) if f != folder]:
+        raise UserError(f"{folder} holds several encoders; name one: {', '.join(map(str, several))}.")
     encoder = build_encoder(folder)
     load_weights(encoder, folder)
     encoder.check()
@@ -68,5 +70,5 @@ def known_scheme(scheme: str) -> bool:
 def located(source: str) -> str:
     """Where the encoder of a run is, if `source` is the run's folder: written at its end, before in its checkpoint."""
     run = Path(source)
-    kept = [p for p in (run / "encoder", run / "checkpoints" / "last.ckpt") if p.exists()]
+    kept = [p for p in (run / ENCODER, run / "checkpoints" / "last.ckpt") if p.exists()]
     return str(kept[0]) if kept and not (run / CONFIG).exists() else source

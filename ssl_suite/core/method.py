@@ -6,7 +6,7 @@ import functools
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -19,7 +19,7 @@ from ssl_suite.core.collapse import collapse_signs
 from ssl_suite.core.data import Request
 from ssl_suite.core.ema import Ramp, update_teacher
 from ssl_suite.core.encoder import Encoder
-from ssl_suite.core.load import load_encoder
+from ssl_suite.core.folder import ENCODER
 from ssl_suite.core.module import TrainModule, detached
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.sharding import whole
@@ -114,11 +114,11 @@ class Method(TrainModule):
     """Which of the logged values that is."""
 
     heads: tuple[str, ...] = ()
-    """Modules whose weights are kept beside the encoder in its folder, so that pretraining goes on from there."""
+    """Modules whose weights are kept beside the encoder in its folder, so that pretraining goes on from there; of
+    several encoders, `ModuleDict`s with one for each."""
 
-    def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
-        super().__init__(optim)
-        self.encoder = load_encoder(encoder)
+    def __init__(self, encoder: Encoder | str | Mapping[str, Encoder | str], optim: Optim) -> None:
+        super().__init__(encoder, optim)
         self._totals: dict[str, Tensor] = {}
         """Σ count of each term over the batches and ranks that share the present optimizer step."""
         self._scales: dict[str, float] = {}
@@ -140,8 +140,8 @@ class Method(TrainModule):
 
     @property
     def watched(self) -> Encoder:
-        """The encoder that is written, and that probes, kNN and `predict` look at."""
-        return cast(Encoder, self.get_submodule(self.exported))
+        """The encoder that probes, kNN and `predict` look at; of several the first."""
+        return cast(Encoder, self.get_submodule(next(iter(self.exports.values()))))
 
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(online, teacher) pairs; each teacher follows its online module after every optimizer step."""
@@ -153,45 +153,40 @@ class Method(TrainModule):
         Raises:
             UserError: the weights of a head are incomplete or of other shapes.
         """
-        for head in self.heads:
-            kept = {n.removeprefix(f"{head}."): w for n, w in self.encoder.heads.items() if n.startswith(f"{head}.")}
-            if kept:
-                module = getattr(self, head)
-                load_strictly(module, kept, f"The encoder's {head!r}", self.encoder.state_dict().values())
+        for name, encoder in self.encoders.items():
+            for head, module in self.heads_of(name).items():
+                kept = {n.removeprefix(f"{head}."): w for n, w in encoder.heads.items() if n.startswith(f"{head}.")}
+                if kept:
+                    own = encoder.state_dict().values()
+                    load_strictly(self.get_submodule(module), kept, f"The encoder's {head!r}", own)
 
-    def head_weights(self) -> dict[str, Tensor]:
-        """Weights of the modules in `heads`, without what they share with the encoder; if sharded, every rank asks."""
-        named = {f"{h}.{n}": w for h in self.heads for n, w in getattr(self, h).state_dict(keep_vars=True).items()}
-        kept = untied(named, self.encoder.state_dict(keep_vars=True).values())
+    def head_weights(self, encoder: str) -> dict[str, Tensor]:
+        """Weights of an encoder's heads, without what they share with it; if sharded, every rank asks."""
+        heads = {head: self.get_submodule(module) for head, module in self.heads_of(encoder).items()}
+        named = {f"{head}.{n}": w for head, m in heads.items() for n, w in m.state_dict(keep_vars=True).items()}
+        kept = untied(named, self.encoders[encoder].state_dict(keep_vars=True).values())
         return {name: whole(tensor) for name, tensor in kept.items()}
 
-    def kept_heads(self) -> tuple[str, ...]:
-        return self.heads
+    def heads_of(self, encoder: str) -> dict[str, str]:
+        return {head: head if encoder == ENCODER else f"{head}.{encoder}" for head in self.heads}
 
     def request(self) -> Request:
         """What this method asks of its data."""
-        encoder = self.encoder
-        vocab = encoder.config.get("vocab_size")
-        longest = encoder.longest
-        return Request(
-            pretrains=True,
-            views=self.views,
-            tokenizer=encoder.tokenizer,
-            vocab_size=vocab,
-            longest=longest,
-            stride=encoder.stride,
-            watch=self.watch,
-            preprocess=encoder.preprocess,
-        )
+        if len(self.encoders) > 1:
+            return Request(pretrains=True, parts={n: replace(wish(e), aligned=True) for n, e in self.encoders.items()})
+        return replace(wish(self.encoder), views=self.views, watch=self.watch)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.data.serve(request := self.request())
-        for encoder in self.modules():
-            if isinstance(encoder, Encoder):
-                encoder.preprocess = self.encoder.preprocess | self.data.preprocess(request)
-                if encoder.modality == "text":
-                    encoder.tokenizer = self.data.tokenizer
+        for name, own in self.encoders.items():
+            data = self.data.part(name)
+            preprocess = own.preprocess | data.preprocess(request.parts.get(name, request))
+            for encoder in self.modules():  # a teacher too
+                if isinstance(encoder, Encoder) and (encoder is own or name == ENCODER):
+                    encoder.preprocess = preprocess
+                    if encoder.modality == "text":
+                        encoder.tokenizer = data.tokenizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | None]:
         out = self.step(batch)
@@ -262,6 +257,18 @@ class Method(TrainModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(B, D) embeddings."""
         return self.watched(batch).pooled
+
+
+def wish(encoder: Encoder) -> Request:
+    """What pretraining an encoder asks of its data."""
+    return Request(
+        pretrains=True,
+        tokenizer=encoder.tokenizer,
+        vocab_size=encoder.config.get("vocab_size"),
+        longest=encoder.longest,
+        stride=encoder.stride,
+        preprocess=encoder.preprocess,
+    )
 
 
 def mean_of(value: Tensor | Term) -> Tensor:

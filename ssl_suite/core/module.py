@@ -23,7 +23,7 @@ from ssl_suite.core.checkpoint import check_finite, describe, tokenizer_of
 from ssl_suite.core.data import DataModule, batches_done, run_seed
 from ssl_suite.core.encoder import Encoder, an, class_name
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import fingerprint
+from ssl_suite.core.folder import ENCODER, fingerprint
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.load import load_encoder, located
 from ssl_suite.core.log import log_interval
@@ -39,10 +39,11 @@ class TrainModule(pl.LightningModule, ABC):
     """Base of `Method` and `Finetune`.
 
     Args:
+        encoder: an encoder, or where to start from; of a joint model several, by the names of their parts of a batch.
         optim: how weights are updated.
 
     Attributes:
-        encoder: what is trained, or judged.
+        encoder: what is trained, or judged; of a joint model there are several, see `encoders`.
         exported: name of the module that is the encoder of this run to others; of some methods it is the teacher.
         command: the command line this run was started with, for its provenance.
         run_config: the whole resolved configuration, for its provenance.
@@ -53,9 +54,13 @@ class TrainModule(pl.LightningModule, ABC):
     command: str = ""
     run_config: dict[str, Any] | None = None
 
-    def __init__(self, optim: Optim) -> None:
+    def __init__(self, encoder: Encoder | str | Mapping[str, Encoder | str], optim: Optim) -> None:
         super().__init__()
         self.optim = optim
+        if isinstance(encoder, Mapping):
+            self.towers = nn.ModuleDict({name: load_encoder(source) for name, source in encoder.items()})
+        else:
+            self.encoder = load_encoder(encoder)
         self.means = nn.ModuleDict()  # of `log_mean`
 
     @property
@@ -77,12 +82,26 @@ class TrainModule(pl.LightningModule, ABC):
             getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or self.trainer.default_root_dir
         )
 
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """The encoders by the names of their parts of a batch, and of their folders."""
+        towers = self._modules.get("towers")
+        return {ENCODER: self.encoder} if towers is None else dict(cast(nn.ModuleDict, towers).items())  # type: ignore[arg-type]
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """For each of the encoders, the module that is it to others."""
+        joint = "towers" in self._modules
+        return {name: f"towers.{name}" for name in self.encoders} if joint else {ENCODER: self.exported}
+
     def setup(self, stage: str) -> None:
-        if self.data.modality != self.encoder.modality:
-            raise UserError(
-                f"{type(self).__name__} got {an(self.encoder.modality)} encoder and {self.data.modality} data "
-                f"({type(self.data).__name__}); give both of one modality."
-            )
+        for name, encoder in self.encoders.items():
+            data = self.data.part(name)
+            if data.modality != encoder.modality:
+                raise UserError(
+                    f"{type(self).__name__} got {an(encoder.modality)} encoder and {data.modality} data "
+                    f"({type(data).__name__}); give both of one modality."
+                )
 
     def configure_model(self) -> None:
         if getattr(self.trainer.strategy, "_layer_sync", None) is not None:  # sync_batchnorm
@@ -131,9 +150,9 @@ class TrainModule(pl.LightningModule, ABC):
             rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups if not group.get("constant_lr")]
             self.log("train/lr", max(rates))
 
-    def kept_heads(self) -> tuple[str, ...]:
-        """Modules whose weights belong to the encoder wherever it is kept."""
-        return ()
+    def heads_of(self, encoder: str) -> dict[str, str]:
+        """Heads whose weights belong to an encoder wherever it is kept: their name there → the module here."""
+        return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what makes the encoder again and what a resumed run must agree on.
@@ -143,7 +162,7 @@ class TrainModule(pl.LightningModule, ABC):
         """
         check_finite(self.trainer, self)
         origin = {"method": type(self).__name__, "data": self.data.source_name, "steps": self.trainer.global_step}
-        checkpoint["encoder"] = describe(self, self.exported, self.kept_heads(), origin)
+        checkpoint["encoders"] = {n: describe(self, m, self.heads_of(n), origin) for n, m in self.exports.items()}
         if self.trainer.state.fn == TrainerFn.FITTING:
             checkpoint |= {"settings": settings(self), "position": position(self.trainer)}
 
@@ -159,8 +178,9 @@ class TrainModule(pl.LightningModule, ABC):
 
     def recall(self, checkpoint: dict[str, Any], resuming: bool = False) -> None:
         """Takes the tokenizer from a checkpoint before data is seen: the data's own cache may have gone."""
-        if self.encoder.tokenizer is None:
-            self.encoder.tokenizer = tokenizer_of(checkpoint)
+        for name, encoder in self.encoders.items():
+            if encoder.tokenizer is None:
+                encoder.tokenizer = tokenizer_of(checkpoint, name)
 
     @property
     def logging_now(self) -> bool:
@@ -207,11 +227,13 @@ class Evaluation(TrainModule):
     less_is_better: frozenset[str] = frozenset()
     statistic: str = "ratio"
 
-    def __init__(self, encoder: Encoder | str, optim: Optim) -> None:
-        super().__init__(optim)
-        self.encoder = load_encoder(encoder)
-        self.encoder_source = located(encoder) if isinstance(encoder, str) else type(encoder).__name__
-        self.weights, self.shape = weights_hash(self.encoder, encoder), encoder_shape(self.encoder)
+    def __init__(self, encoder: Encoder | str | Mapping[str, Encoder | str], optim: Optim) -> None:
+        super().__init__(encoder, optim)
+        given = encoder if isinstance(encoder, Mapping) else {ENCODER: encoder}
+        first = next(iter(given.values()))
+        self.encoder_source = located(first) if isinstance(first, str) else type(first).__name__
+        self.weights = "+".join(weights_hash(self.encoders[name], source) for name, source in given.items())
+        self.shape = "+".join(map(encoder_shape, self.encoders.values()))
         self._outcomes: dict[str, list[tuple[int, Any]]] = {}
 
     def keep(self, split: str, batch: Batch, outcomes: list[Any]) -> None:

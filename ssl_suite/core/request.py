@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ssl_suite.core.task import Labels
@@ -24,6 +24,8 @@ class Request:
         watch: kind of target a callback looks at while a method pretrains.
         pairs: how two text segments are paired for a second objective: `nsp` or `sop`.
         units: whether a method masks given units of a text (phrases, entities).
+        aligned: whether an item has to be a row of the source, as in a part of a joint batch; no text is packed then.
+        parts: of a joint method: what each of its encoders asks for.
         preprocess: of the encoder: options of the data it learned from, which are kept unless others are given.
     """
 
@@ -38,7 +40,13 @@ class Request:
     watch: str | None = None
     pairs: str | None = None
     units: bool = False
+    aligned: bool = False
+    parts: dict[str, Request] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
+
+    def aimed(self, target: str | dict[str, str] | None) -> Request:
+        """The same, with a target."""
+        return replace(self, target=target)
 
     @property
     def kinds(self) -> list[str]:

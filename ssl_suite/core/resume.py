@@ -32,7 +32,7 @@ TOTAL = ("trainer.max_epochs", "trainer.max_steps")
 
 def settings(module: TrainModule) -> dict[str, Any]:
     """Option → value of all that a run's weights depend on; a resumed run must have the same."""
-    trainer, data, encoder = module.trainer, module.data, module.encoder
+    trainer, data = module.trainer, module.data
     given = module.run_config or {}
     config = flat(given.get("model"), "model") | flat(given.get("data"), "data")
     free = {name for name in config if name.removeprefix("data.") in FREE or name.startswith(ROOM)}
@@ -40,7 +40,8 @@ def settings(module: TrainModule) -> dict[str, Any]:
     found |= {f"trainer.{name}": getattr(trainer, name) for name in TRAINER}
     found |= {"model": type(module).__name__, "data": type(data).__name__, "data.batch_size": data.batch_size}
     found |= flat(asdict(module.optim), "model.optim")
-    found |= {"encoder": type(encoder).__name__} | flat(encoder.config, "encoder")
+    for name, encoder in module.encoders.items():
+        found |= {name: type(encoder).__name__} | flat(encoder.config, name)
     found |= {"seed_everything": run_seed(), "number of processes": trainer.world_size}
     return found | {"training data": data.fingerprint("train"), WRITTEN: bool(given)}
 

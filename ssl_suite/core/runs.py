@@ -11,9 +11,9 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from ssl_suite.core.checkpoint import BEST, LAST
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.folder import is_encoder_folder
+from ssl_suite.core.folder import ENCODER, encoder_folders
 
-CHECKPOINTS, ENCODER = "checkpoints", "encoder"
+CHECKPOINTS = "checkpoints"
 INHERITED = "SSL_SUITE_DEFAULT_OUT"
 
 
@@ -50,7 +50,7 @@ def remove_run(folder: Path) -> None:
     """Removes the encoder and checkpoints of an earlier run, and nothing else, so that they are not taken for new."""
     for name in (LAST, BEST):
         (folder / CHECKPOINTS / name).unlink(missing_ok=True)
-    if (folder / ENCODER).is_dir() and is_encoder_folder(folder / ENCODER):
+    if encoder_folders(folder / ENCODER):
         shutil.rmtree(folder / ENCODER)
 
 

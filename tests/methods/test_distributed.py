@@ -16,11 +16,12 @@ from tiny import QUIET, differing, tiny_text_encoder
 from torch import Tensor, nn
 
 from ssl_suite.core import probes
-from ssl_suite.core.batch import ImageBatch, TextBatch
+from ssl_suite.core.batch import ImageBatch, JointBatch, TextBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens
 from ssl_suite.core.probes import KNN, OnlineProbe, knn_predict
 from ssl_suite.data.image.images import Images
+from ssl_suite.methods.any.contrast import Contrast
 from ssl_suite.methods.image.byol import BYOL
 from ssl_suite.methods.image.simclr import SimCLR
 from ssl_suite.methods.text.causal_lm import CausalLM
@@ -52,6 +53,8 @@ def method(name: str) -> Any:
     torch.manual_seed(0)
     if name == "SimCLR":
         return SimCLR(Flat(4), 0.5, 8, batch_norm=False)
+    if name.startswith("Contrast"):
+        return Contrast({"a": Flat(4), "b": Flat(4)}, "sigmoid" if "sigmoid" in name else "softmax", 8)
     if name == "MaskedLM":
         model = MaskedLM(tiny_text_encoder(dropout=0.0))
         model.special, model.mask_id, model.vocab_size = torch.arange(5), 4, 261
@@ -72,6 +75,9 @@ def batch(name: str, rows: slice) -> Any:
     if name in ("SimCLR", "BYOL"):
         views = torch.rand(2, 8, 3, 4, 4)[:, rows]
         return ImageBatch(index[rows], index[rows], None, views[0], tuple(views))
+    if name.startswith("Contrast"):
+        parts = [ImageBatch(index[rows], index[rows], None, torch.rand(8, 3, 4, 4)[rows]) for _ in range(2)]
+        return JointBatch(index[rows], index[rows], None, dict(zip("ab", parts, strict=True)))
     ids = torch.randint(5, 261, (8, 20))[rows]
     return TextBatch(index[rows], index[rows], None, ids, torch.ones_like(ids, dtype=torch.bool), dense=True)
 
@@ -112,7 +118,7 @@ class Banked(KNN):
         self.bank = bank
 
 
-NAMES = ["SimCLR", "BYOL", "MaskedLM", "CausalLM"]
+NAMES = ["SimCLR", "BYOL", "MaskedLM", "CausalLM", "Contrast", "Contrast, sigmoid"]
 
 
 def worker(rank: int, port: int, folder: str, images: str) -> None:

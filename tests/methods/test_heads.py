@@ -55,7 +55,7 @@ def test_a_method_without_a_head_leaves_none_behind(text_file: str, tmp_path: Pa
 def test_untrained_copies_take_no_head_and_heads_are_no_part_of_what_an_encoder_computes(tmp_path: Path) -> None:
     encoder = tiny_text_encoder()
     bare = fingerprint(encoder)
-    encoder.heads = MaskedLM(encoder).head_weights()
+    encoder.heads = MaskedLM(encoder).head_weights("encoder")
     save_encoder(encoder, tmp_path / "e")
     assert fingerprint(load_encoder(tmp_path / "e")) == bare
     assert load_encoder(f"random:{tmp_path / 'e'}").heads == {}
@@ -63,7 +63,7 @@ def test_untrained_copies_take_no_head_and_heads_are_no_part_of_what_an_encoder_
 
 def test_heads_that_do_not_fit_or_are_damaged_are_named(tmp_path: Path) -> None:
     encoder = tiny_text_encoder()
-    encoder.heads = MaskedLM(encoder).head_weights()
+    encoder.heads = MaskedLM(encoder).head_weights("encoder")
     folder = save_encoder(encoder, tmp_path / "e")
     weights = load_file(str(folder / "heads.safetensors"))
     save_file({n: w for n, w in weights.items() if n != "head.norm.bias"}, str(folder / "heads.safetensors"))

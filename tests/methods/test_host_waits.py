@@ -17,10 +17,12 @@ from tiny import QUIET, tiny_image_encoder, tiny_speech_encoder, tiny_text_encod
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
+from ssl_suite.data.joint import Joint
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.lstm import LSTMEncoder
+from ssl_suite.methods.any.contrast import Contrast
 from ssl_suite.methods.any.data2vec import Data2Vec, Decoder
 from ssl_suite.methods.any.holes import Holes
 from ssl_suite.methods.image.byol import BYOL
@@ -59,6 +61,7 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "Data2Vec, text": (lambda: data2vec(tiny_text_encoder(), 1), 0),
     "Data2Vec, speech": (lambda: data2vec(trunk(), 2), 0),
     "Finetune": (lambda: Finetune(tiny_image_encoder(), Classify(), mode="finetune", optim=ADAM), 0),
+    "Contrast": (lambda: Contrast({"a": tiny_image_encoder(), "b": tiny_image_encoder()}, optim=ADAM), 0),
     "APC": (lambda: APC(tiny_speech_encoder(), optim=ADAM), 0),
     "MaskedLM": (lambda: MaskedLM(tiny_text_encoder(), optim=ADAM), 1),
     "MaskedLM, Muon": (lambda: MaskedLM(tiny_text_encoder(), optim=Optim("muon", 1e-3)), 1),
@@ -93,7 +96,8 @@ def test_a_training_step_waits_as_often_as_stated(
         "image": lambda: Images(image_folder, image_size=64, batch_size=4),
         "text": lambda: Text(text_file, tokenizer="byte", max_length=32, batch_size=4),
         "speech": lambda: Speech(speech_folder, batch_size=4),
-    }[model.encoder.modality]()
+        "joint": lambda: Joint({n: Images(image_folder, image_size=32, batch_size=4) for n in "ab"}, batch_size=4),
+    }["joint" if isinstance(model, Contrast) else model.encoder.modality]()
     pl.Trainer(
         accelerator="cpu", devices=1, max_steps=2, limit_val_batches=0, enable_checkpointing=False,
         log_every_n_steps=100, default_root_dir=tmp_path, callbacks=[second], **QUIET,

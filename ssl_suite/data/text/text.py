@@ -105,7 +105,7 @@ class Text(TextSource):
             raise UserError(f"{type(self).__name__} knows no phrases and entities to mask; use data: Phrases.")
         super().prepare(request)
         self.longest = min(self.max_length, request.longest or self.max_length)
-        pretraining = request.target is None and not request.units
+        pretraining = request.target is None and not (request.units or request.aligned)
         if pretraining and (self.pack or self.split_long or request.pairs is not None):
             self.items = self._corpora(request)
         else:
