@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.checkpoint import encoder_of
-from ssl_suite.core.ema import Ramp
+from ssl_suite.core.ema import Ramp, update_teacher
 from ssl_suite.core.encoder import Encoder, Tokens
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.load import load_encoder
@@ -152,6 +152,17 @@ def test_the_teacher_gets_no_gradient_and_what_is_hidden_does_not_reach_the_stud
     assert all(p.grad is None for p in model.teacher.parameters())
     assert not model.train().teacher.training
     assert model.watched is model.teacher
+
+
+@pytest.mark.parametrize("modality", ["text", "speech"])
+def test_a_teacher_shares_the_students_embeddings_and_averages_its_blocks(modality: str) -> None:
+    model, _ = made(modality, shared=True)
+    own, before = ({n: p.detach().clone() for n, p in m.named_parameters()} for m in (model.encoder, model.teacher))
+    update_teacher(*model.teacher_pairs()[0], momentum=0.9)
+    model.after_step()
+    for name, p in model.teacher.named_parameters():
+        trunk = name.startswith("trunk.")
+        torch.testing.assert_close(p, 0.9 * before[name] + 0.1 * own[name] if trunk else own[name])
 
 
 def test_only_a_class_token_is_held_to_the_mean() -> None:

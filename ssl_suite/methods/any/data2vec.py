@@ -55,9 +55,8 @@ class Decoder:
 class Data2Vec(Method):
     """Masked prediction of contextual targets, in any modality (Baevski et al. 2022, arXiv:2212.07525).
 
-    The teacher, a moving average of the whole encoder, is what is written at the end; the authors' teachers of speech
-    and text take the student's own front end and embeddings. The defaults are those of images; the recipes
-    `image/data2vec`, `speech/data2vec` and `text/data2vec` hold the values of the authors' code.
+    The teacher, a moving average of the encoder, is what is written at the end. The defaults are those of images; the
+    recipes `image/data2vec`, `speech/data2vec` and `text/data2vec` hold the values of the authors' code.
 
     Args:
         encoder: a transformer: a vision transformer, a `TextEncoder` or a `SpeechEncoder`.
@@ -70,6 +69,7 @@ class Data2Vec(Method):
         class_loss: weight of the class token's own error against the target's mean over positions.
         noise: deviation of what the decoder reads in the holes.
         momentum: of the teacher.
+        shared: the teacher's first layer (embeddings, front end) is the student's own, not its average: text, speech.
         optim: how weights are updated.
     """
 
@@ -87,6 +87,7 @@ class Data2Vec(Method):
         class_loss: float = 0.01,
         noise: float = 0.01,
         momentum: Ramp = Ramp(0.9998, 0.99999, 100_000, "linear"),
+        shared: bool = False,
         optim: Optim = Optim(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, warmup_steps=50_000),
     ) -> None:
         super().__init__(encoder, optim)
@@ -100,7 +101,7 @@ class Data2Vec(Method):
         if self.encoder.dim % decoder.groups:
             raise UserError(f"decoder.groups ({decoder.groups}) must divide the encoder's dim ({self.encoder.dim}).")
         self.top, self.masks, self.holes, self.momentum = top, masks, holes, momentum
-        self.normalize, self.class_loss, self.noise = normalize, class_loss, noise
+        self.normalize, self.class_loss, self.noise, self.shared = normalize, class_loss, noise, shared
         self.scale = self.encoder.dim**-0.5 if scale is None else scale
         self.teacher = teacher_of(self.encoder)
         self.decoder = HoleDecoder(self.encoder.dim, decoder, flat=self.encoder.modality == "image")
@@ -110,6 +111,12 @@ class Data2Vec(Method):
 
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(self.encoder, self.teacher)]
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        if self.shared:
+            for mine, average in zip(self.encoder.layers()[0], self.teacher.layers()[0], strict=True):
+                average.copy_(mine)
 
     def train(self, mode: bool = True) -> Data2Vec:
         super().train(mode)
