@@ -74,7 +74,7 @@ class TextBatch(Batch):
             stays inside a document and positions restart in each. None = one document a row.
         dense: no padding anywhere in `mask`; known on the host, so that attention needs no mask.
         pair: (B,) 0 = the second segment follows the first as in the source, 1 = it does not.
-        units: (B, L, T) True where a given unit begins, at each of L levels (phrases, entities).
+        phrases: (B, L, T) True where a given phrase begins, at each of L levels (phrases, entities).
     """
 
     ids: Tensor
@@ -83,7 +83,7 @@ class TextBatch(Batch):
     documents: Tensor | None = None
     dense: bool = False
     pair: Tensor | None = None
-    units: Tensor | None = None
+    phrases: Tensor | None = None
 
 
 @dataclass(eq=False)

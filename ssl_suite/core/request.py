@@ -23,7 +23,7 @@ class Request:
         stride: input units per state, for targets along time.
         watch: kind of target a callback looks at while a method pretrains.
         pairs: how two text segments are paired for a second objective: `nsp` or `sop`.
-        units: whether a method masks given units of a text (phrases, entities).
+        phrases: whether a method masks given phrases and entities of a text.
         aligned: whether an item has to be a row of the source, as in a part of a joint batch; no text is packed then.
         parts: of a joint method: what each of its encoders asks for.
         preprocess: of the encoder: options of the data it learned from, which are kept unless others are given.
@@ -39,7 +39,7 @@ class Request:
     stride: int = 1
     watch: str | None = None
     pairs: str | None = None
-    units: bool = False
+    phrases: bool = False
     aligned: bool = False
     parts: dict[str, Request] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)

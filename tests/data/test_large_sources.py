@@ -20,7 +20,8 @@ from ssl_suite.data.common import files as files_module
 from ssl_suite.data.common import source as source_module
 from ssl_suite.data.common.files import read_rows
 from ssl_suite.data.common.source import Rows, open_source
-from ssl_suite.data.text.text import Text, list_text
+from ssl_suite.data.text.listing import list_text
+from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
 KINDS = ["parquet", "jsonl", "json", "csv", "tsv", "txt", "folder"]

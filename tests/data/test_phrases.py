@@ -1,4 +1,4 @@
-"""Given units: noun phrases and names by rule, spans from columns, and units of tokens in the batch."""
+"""Given phrases: noun phrases and names by rule, spans from columns, and where each begins in the batch."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def test_noun_phrases_and_names_follow_their_rules() -> None:
 def test_units_of_tokens_follow_the_spans_of_words(given: bool, tmp_path: Path) -> None:
     spans = {"phrases": [[0, 3]], "entities": [[2, 4], [5, 6]]} if given else {}
     data = Phrases(write(tmp_path / "a.jsonl", **spans), tokenizer="char", max_length=64, batch_size=20)
-    data.serve(Request(units=True))
+    data.serve(Request(phrases=True))
     batch = data.collate([data.read("train", i, 0) for i in range(2)])
-    assert batch.units is not None
-    assert batch.units.shape == (2, 2, batch.ids.shape[1])
-    assert not batch.units[:, :, :].masked_fill(batch.mask[:, None], False).any()
+    assert batch.phrases is not None
+    assert batch.phrases.shape == (2, 2, batch.ids.shape[1])
+    assert not batch.phrases[:, :, :].masked_fill(batch.mask[:, None], False).any()
     row = next(i for i in range(2) if batch.mask[i].sum() > 10)
     assert data.tokenizer is not None
     found = []
-    for level in batch.units[row].tolist():
+    for level in batch.phrases[row].tolist():
         units: list[str] = []
         for begins, token in zip(level, batch.ids[row].tolist(), strict=True):
             text = data.tokenizer.id_to_token(token)
@@ -65,10 +65,12 @@ def test_data_without_units_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl")
     text = Text(source, column="tokens", tokenizer="char", pack=False)
     with pytest.raises(UserError, match="data: Phrases"):
-        text.serve(Request(units=True))
+        text.serve(Request(phrases=True))
     bare = tmp_path / "b.jsonl"
     bare.write_text("\n".join(json.dumps({"tokens": ["a", "b"]}) for _ in range(20)))
     with pytest.raises(UserError, match="has no phrases and entities"):
-        Phrases(str(bare), tokenizer="char").serve(Request(units=True))
+        Phrases(str(bare), tokenizer="char").serve(Request(phrases=True))
     with pytest.raises(UserError, match=r"row 1: \[3, 9\] is no span of its 7 words"):
-        Phrases(write(tmp_path / "c.jsonl", phrases=[[3, 9]], entities=[]), tokenizer="char").serve(Request(units=True))
+        Phrases(write(tmp_path / "c.jsonl", phrases=[[3, 9]], entities=[]), tokenizer="char").serve(
+            Request(phrases=True)
+        )

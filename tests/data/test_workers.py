@@ -38,7 +38,7 @@ CASES: dict[str, tuple[type[DataModule], dict[str, Any], Request]] = {
     "rows": (Text, CHAR | {"pack": False, "split_long": False}, PRETRAIN),
     "sentences": (Text, CHAR, Request(pretrains=True, pairs="sop")),
     "classes": (Text, CHAR, CLASS),
-    "units": (Phrases, CHAR, Request(units=True)),
+    "phrases": (Phrases, CHAR, Request(phrases=True)),
     "questions": (Questions, CHAR, Request(target="span")),
     "pairs": (GLUE, CHAR | {"task": "rte"}, CLASS),
     "prompts": (Prompts, {"template": "{text} It was {label}."}, Request(tokenizer=TOKENIZER)),
@@ -62,7 +62,7 @@ def sources(
     return {
         "views": image_folder, "augmented": image_folder, "crops": speech_folder, "utterances": speech_folder,
         "blocks": text_file, "rows": text_file, "sentences": str(talk), "classes": str(films), "prompts": str(films),
-        "documents": str(films), "units": tagged(folder / "tagged.jsonl"), "pairs": str(official(glue, "rte")),
+        "documents": str(films), "phrases": tagged(folder / "tagged.jsonl"), "pairs": str(official(glue, "rte")),
         "questions": written(folder / "qa/train-v1.1.json", (PARIS, ENGLISH), (KOEI, CHINESE)),
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What MaskedLM masks: words, spans, n-grams, given units; each budget, length and fate is as the papers say."""
+"""What MaskedLM masks: words, spans, n-grams, given phrases; each budget, length and fate is as the papers say."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
 
 SPECIAL, MASK, VOCAB = torch.tensor([0, 1, 2, 3, 4]), 4, 261
-KINDS = ["token", "word", "span", "ngram", "unit"]
+KINDS = ["token", "word", "span", "ngram", "phrase"]
 
 
 def seeds(n: int, epoch: int = 0) -> Tensor:
@@ -142,7 +142,7 @@ def test_other_kinds_draw_each_token_its_own_lot() -> None:
 
 
 def test_stages_go_from_words_to_phrases_to_entities() -> None:
-    mask = Mask("unit", stages=(0.5, 0.3, 0.2))
+    mask = Mask("phrase", stages=(0.5, 0.3, 0.2))
     assert [mask.stage(p) for p in (0.0, 0.49, 0.51, 0.79, 0.81, 1.0)] == [0, 0, 1, 1, 2, 2]
     n, t = 200, 24
     allowed, words = torch.ones(n, t, dtype=torch.bool), torch.ones(n, t, dtype=torch.bool)
@@ -172,7 +172,7 @@ def batch_of(lengths: list[int], epoch: int = 0) -> Any:
     batch = text_batch(lengths, seeds=seeds(len(lengths), epoch).tolist())
     batch.ids[:, 0], batch.ids[torch.arange(len(lengths)), torch.tensor(lengths) - 1] = 2, 3
     units = torch.rand(len(lengths), 2, batch.ids.shape[1], generator=torch.Generator().manual_seed(0)) < 0.4
-    return replace(batch, units=units)
+    return replace(batch, phrases=units)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,10 +191,10 @@ def test_masks_are_redrawn_every_epoch_and_blind_to_order_mates_and_padding(kind
     masked, batch = model(kind), batch_of([54] * 10)
 
     def chosen(which: list[int], epoch: int, pad: int = 0) -> Tensor:
-        assert batch.units is not None
+        assert batch.phrases is not None
         part = replace(
             batch, ids=F.pad(batch.ids[which], (0, pad)), mask=F.pad(batch.mask[which], (0, pad)),
-            units=F.pad(batch.units[which], (0, pad)), seed=seeds(10, epoch)[which],
+            phrases=F.pad(batch.phrases[which], (0, pad)), seed=seeds(10, epoch)[which],
         )  # fmt: skip
         return torch.stack(masked.corrupt(part))[:, :, :54]
 
@@ -227,7 +227,7 @@ def test_nothing_to_mask_gives_a_loss_of_zero(kind: str) -> None:
 
 def test_bad_masks_are_refused() -> None:
     with pytest.raises(UserError, match="stages"):
-        Mask("unit", stages=(0.5, 0.5, 0.5))
+        Mask("phrase", stages=(0.5, 0.5, 0.5))
     with pytest.raises(UserError, match="longest"):
         Mask("span", longest=0)
 

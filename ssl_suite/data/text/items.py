@@ -27,7 +27,7 @@ class TextItem:
     target: Target | None
     documents: NDArray[Any] | None = None
     pair: int | None = None
-    units: NDArray[Any] | None = None
+    phrases: NDArray[Any] | None = None
     first: list[int | None] | None = None
 
 
@@ -67,7 +67,7 @@ def collate(items: list[TextItem], tokenizer: Tokenizer) -> TextBatch:
     ids = padded([i.ids for i in items], longest, token_id(tokenizer, "pad"))
     segments = padded([i.segments for i in items if i.segments is not None], longest, 0)
     documents = padded([i.documents for i in items if i.documents is not None], longest, 0)
-    units = [np.pad(i.units, ((0, 0), (0, longest - len(i.ids)))) for i in items if i.units is not None]
+    phrases = [np.pad(i.phrases, ((0, 0), (0, longest - len(i.ids)))) for i in items if i.phrases is not None]
     return TextBatch(
         torch.tensor([i.index for i in items]),
         torch.tensor([i.seed for i in items]),
@@ -78,5 +78,5 @@ def collate(items: list[TextItem], tokenizer: Tokenizer) -> TextBatch:
         documents=documents if len(documents) else None,
         dense=bool((lengths == longest).all()),
         pair=torch.tensor([i.pair for i in items]) if items[0].pair is not None else None,
-        units=torch.from_numpy(np.stack(units)) if units else None,
+        phrases=torch.from_numpy(np.stack(phrases)) if phrases else None,
     )

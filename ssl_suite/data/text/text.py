@@ -57,8 +57,8 @@ class Text(TextSource):
             without a text.
     """
 
-    knows_units = False
-    """Whether rows come with units to mask whole, see `units`."""
+    knows_phrases = False
+    """Whether rows come with the phrases and entities that a method may ask for."""
 
     def __init__(
         self,
@@ -101,11 +101,11 @@ class Text(TextSource):
         self.items: dict[str, TextItems] = {}
 
     def prepare(self, request: Request) -> None:
-        if request.units and not self.knows_units:
+        if request.phrases and not self.knows_phrases:
             raise UserError(f"{type(self).__name__} knows no phrases and entities to mask; use data: Phrases.")
         super().prepare(request)
         self.longest = min(self.max_length, request.longest or self.max_length)
-        pretraining = request.target is None and not (request.units or request.aligned)
+        pretraining = request.target is None and not (request.phrases or request.aligned)
         if pretraining and (self.pack or self.split_long or request.pairs is not None):
             self.items = self._corpora(request)
         else:

@@ -1,4 +1,4 @@
-"""What a masked language model masks: tokens, words, spans, n-grams or given units."""
+"""What a masked language model masks: tokens, words, spans, n-grams or given phrases."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Mask:
     Args:
         kind: token (BERT); word: all pieces of a word (whole-word masking); span: runs of words of geometric length,
             replaced as one (SpanBERT, arXiv:1907.10529, section 3.1); ngram: n words with p(n) ∝ 1/n (ALBERT,
-            arXiv:1909.11942, section 3.1); unit: words, then phrases, then entities that the data give (ERNIE,
+            arXiv:1909.11942, section 3.1); phrase: words, then phrases, then entities that the data give (ERNIE,
             arXiv:1904.09223, section 3.2).
         p: of the geometric distribution of spans.
         longest: words of the longest span or n-gram; default: 10 and 3, as in the papers.
-        stages: of unit: shares of the training steps spent on words, phrases and entities.
+        stages: of phrase: shares of the training steps spent on words, phrases and entities.
     """
 
-    kind: Literal["token", "word", "span", "ngram", "unit"] = "token"
+    kind: Literal["token", "word", "span", "ngram", "phrase"] = "token"
     p: float = 0.2
     longest: int | None = None
     stages: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
@@ -41,14 +41,14 @@ class Mask:
             raise UserError(f"mask: stages {list(self.stages)} must be three shares that sum to 1.")
 
     def choose(
-        self, allowed: Tensor, words: Tensor, units: Tensor | None, seeds: Tensor, rate: float, progress: float
+        self, allowed: Tensor, words: Tensor, phrases: Tensor | None, seeds: Tensor, rate: float, progress: float
     ) -> tuple[Tensor, Tensor | None]:
         """Chooses what to predict.
 
         Args:
             allowed: (B, T) bool.
             words: (B, T) bool, where a word begins.
-            units: (B, 2, T) bool, where phrases and entities begin; for `unit`.
+            phrases: (B, 2, T) bool, where phrases and entities begin; for `phrase`.
             seeds: (B,).
             rate: share of the allowed tokens.
             progress: share of the training steps that are done.
@@ -59,9 +59,9 @@ class Mask:
         if self.kind == "token":
             return choose_positions(allowed, seeds, rate), None
         begins = words
-        if self.kind == "unit" and (stage := self.stage(progress)):
-            assert units is not None, "the data module gives units to a method that requests them"
-            begins = units[:, stage - 1]
+        if self.kind == "phrase" and (stage := self.stage(progress)):
+            assert phrases is not None, "the data module gives phrases to a method that requests them"
+            begins = phrases[:, stage - 1]
         spans = choose_spans(allowed, begins, self.lengths(uniform(seeds, words.shape[1], stream=3)), seeds, rate)
         return spans > 0, (spans - 1).clamp(min=0) if self.kind == "span" else None
 
@@ -70,8 +70,8 @@ class Mask:
         return sum(progress >= sum(self.stages[:i]) for i in (1, 2))
 
     def lengths(self, u: Tensor) -> Tensor:
-        """Uniform numbers → units of a span."""
-        if self.kind in ("word", "unit"):
+        """Uniform numbers → words, or phrases, of a span."""
+        if self.kind in ("word", "phrase"):
             return torch.ones_like(u, dtype=torch.long)
         return torch.bucketize(u, self.distribution().cumsum(0)[:-1].to(u), right=True) + 1
 

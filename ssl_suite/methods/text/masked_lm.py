@@ -78,7 +78,7 @@ class MaskedLM(Method):
 
     def request(self) -> Request:
         pairs = None if self.pairs == "none" else self.pairs
-        return replace(super().request(), pairs=pairs, units=self.mask.kind == "unit")
+        return replace(super().request(), pairs=pairs, phrases=self.mask.kind == "phrase")
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -120,7 +120,7 @@ class MaskedLM(Method):
         rate = self.rate + self.progress * (self.final_rate - self.rate) if self.training else self.val_rate
         allowed = maskable(batch, self.special)
         words = allowed if self.mask.kind == "token" else self.word_starts[batch.ids]
-        chosen, fate = self.mask.choose(allowed, words, batch.units, batch.seed, rate, self.progress)
+        chosen, fate = self.mask.choose(allowed, words, batch.phrases, batch.seed, rate, self.progress)
         ids = replace_tokens(batch.ids, chosen, batch.seed, self.special, self.mask_id, self.vocab_size, fate)
         return ids, chosen
 

@@ -1,4 +1,4 @@
-"""Phrases: sentences as lists of words whose phrases and names are known, the units that ERNIE masks whole."""
+"""Phrases: sentences as lists of words whose phrases and names are known, which ERNIE masks whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Span = tuple[int, int]
 
 
 class Phrases(Text):
-    """Sentences to pretrain on with `mask: {kind: unit}`, a row each.
+    """Sentences to pretrain on with `mask: {kind: phrase}`, a row each.
 
     A row has a list of words and two lists of [first, after] word spans. A source without the lists of spans but with
     universal parts of speech gets them by rule: `noun_phrases` and `names`.
@@ -36,7 +36,7 @@ class Phrases(Text):
         options: of `Text`; sentences are not joined.
     """
 
-    knows_units = True
+    knows_phrases = True
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Phrases(Text):
         self.span_columns, self.tags_column = (phrases, entities), tags
 
     def sequences(self, split: str, request: Request) -> Sequences:
-        if not request.units:
+        if not request.phrases:
             return super().sequences(split, request)
         return PhraseWords(self.rows[split], [self.input_column], self.spans(split))
 
@@ -89,11 +89,11 @@ class PhraseWords(TaggedWords):
 
     def item(self, index: int, encoding: Encoding) -> TextItem:
         item = super().item(index, encoding)
-        item.units = self.units(index, encoding.word_ids)
+        item.phrases = self.begins(index, encoding.word_ids)
         return item
 
-    def units(self, index: int, words: list[int | None]) -> NDArray[np.bool_]:
-        """(2, T): where a phrase and where an entity begins; a word outside them is a unit of its own.
+    def begins(self, index: int, words: list[int | None]) -> NDArray[np.bool_]:
+        """(2, T): where a phrase and where an entity begins; a word outside them begins one of its own.
 
         Args:
             index: of the row.
