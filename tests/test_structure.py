@@ -1,6 +1,7 @@
 """The shape of the package: imports run one way, files stay short, nothing is executed from a file."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -48,6 +49,11 @@ def test_no_module_imports_itself_through_others() -> None:
     graph = {n: set(imports(tree, types=False)) - packages for n, tree in TREES.items() if n not in packages}
     assert graph["ssl_suite.core.load"] > {"ssl_suite.core.folder", "ssl_suite.core.checkpoint"}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, n in names.items() if n > 1] == []  # pytest would not collect the second
 
 
 def test_files_are_short_and_simclr_reads_like_its_paper() -> None:
