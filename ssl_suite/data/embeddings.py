@@ -16,17 +16,15 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Loader, Request
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.files import check_target, replacing
+from ssl_suite.core.files import check_target
 from ssl_suite.core.load import load_encoder
 from ssl_suite.core.readout import Readout
 from ssl_suite.data.common.given import given
 from ssl_suite.data.common.layout import SPLIT_OF
 from ssl_suite.data.common.source import Rows
 from ssl_suite.data.common.source_data import SourceData
+from ssl_suite.data.embedding_table import holds_embeddings, write_table
 from ssl_suite.plugins import load_all
-
-ROWS = 256
-"""Rows that are put in order together."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +156,8 @@ def write_embeddings(
     Raises:
         UserError: the encoder, the data, or the split is not there, or an option does not fit.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     check_target(out)
-    if out.exists() and not _holds_embeddings(out):
+    if out.exists() and not holds_embeddings(out):
         raise UserError(f"{out} exists and holds no embeddings of this suite; choose another --out.")
     within("--batch_size", batch_size, low=1, whole=True)
     within("--workers", workers, low=0, whole=True)
@@ -181,47 +176,6 @@ def write_embeddings(
     loader = data.eval_dataloader(split)
     ids = data.ids(split)
     model.to(fastest_device())
-    vector = pa.list_(pa.float32(), seen.dim)
-    schema = pa.schema({"id": pa.string(), "embedding": pa.large_list(vector) if frames else vector})
     metadata = {"encoder": encoder, "source": source, "split": split, "readout": readout, "stride": str(model.stride)}
-    with replacing(out) as temporary:
-        as_they_came = temporary.with_suffix(".arrow")
-        try:
-            places = []
-            with pa.OSFile(str(as_they_came), "wb") as file, pa.ipc.new_file(file, schema) as rows:
-                for index, values in encode(model, data, loader, seen):
-                    places.append(index)
-                    rows.write_batch(_record_batch([ids[i] for i in index.tolist()], values, frames, schema))
-            order = torch.cat(places).argsort().numpy()
-            with (
-                pa.memory_map(str(as_they_came)) as file,
-                pq.ParquetWriter(temporary, schema.with_metadata(metadata)) as table,
-            ):
-                unordered = pa.ipc.open_file(file).read_all()
-                for start in range(0, len(order), ROWS):
-                    table.write_table(unordered.take(pa.array(order[start : start + ROWS])))
-                del unordered
-        finally:
-            as_they_came.unlink(missing_ok=True)
-    return Written(len(order), seen.dim, data.skipped.value)
-
-
-def _holds_embeddings(path: Path) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_schema(path).names == ["id", "embedding"]
-    except pa.ArrowInvalid:
-        return False
-
-
-def _record_batch(ids: list[str], values: list[Tensor], frames: bool, schema: Any) -> Any:
-    import pyarrow as pa
-
-    flat = pa.array(torch.cat(values).numpy().ravel())
-    vectors = pa.FixedSizeListArray.from_arrays(flat, values[0].shape[1])
-    if frames:
-        ends = torch.tensor([0, *(len(v) for v in values)]).cumsum(0)
-        vectors = pa.LargeListArray.from_arrays(pa.array(ends.numpy()), vectors)
-    return pa.record_batch([pa.array(ids), vectors], schema=schema)
+    rows = write_table(out, encode(model, data, loader, seen), ids, seen.dim, frames, metadata)
+    return Written(rows, seen.dim, data.skipped.value)
