@@ -13,7 +13,18 @@ from ssl_suite.core.random import drawn_from, run_seed
 from ssl_suite.plugins import load_all
 
 schemes: dict[str, Callable[[str], Encoder]] = {}
-"""`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`); filled by ssl_suite.encoders."""
+"""`SCHEME:NAME` → encoder, for weights that live elsewhere (`timm:resnet50`)."""
+
+
+def add_scheme(name: str, load: Callable[[str], Encoder]) -> None:
+    """Lets URIs begin with `name:`, whose rest `load` makes an encoder of.
+
+    Raises:
+        UserError: they are another's already.
+    """
+    if name == "random" or schemes.get(name, load) is not load:
+        raise UserError(f"URIs that begin with {name}: are known already; give the scheme another name.")
+    schemes[name] = load
 
 
 def load_encoder(source: str | Path | Encoder) -> Encoder:
@@ -37,6 +48,8 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
     if folder.suffix == ".ckpt" and folder.exists():
         return encoder_of(folder)
     if not folder.is_dir():
+        if text in encoder_names():
+            raise UserError(f"{text} is a class without weights; name the folder or URI of an encoder.")
         known = ["random", *schemes]
         hint = nearest(text, encoder_names()) if "/" not in text else ""
         uris = ", ".join(f"{k}:" for k in known)

@@ -1,7 +1,7 @@
 """Encoders: one transformer trunk, text, images (any timm backbone), speech, the simple baselines, and the hub's."""
 
 from ssl_suite.core.encoder import Encoder
-from ssl_suite.core.load import schemes
+from ssl_suite.core.load import add_scheme
 
 
 def _from_hub(name: str) -> Encoder:
@@ -10,4 +10,4 @@ def _from_hub(name: str) -> Encoder:
     return load_hub(name)
 
 
-schemes["hf"] = _from_hub
+add_scheme("hf", _from_hub)

@@ -14,7 +14,7 @@ from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens
 from ssl_suite.core.errors import UserError, nearest
-from ssl_suite.core.load import schemes
+from ssl_suite.core.load import add_scheme
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -314,4 +314,4 @@ def small_stem(net: Any, name: str) -> None:
     net.maxpool = nn.Identity()
 
 
-schemes["timm"] = lambda name: ImageEncoder(name, pretrained=True)
+add_scheme("timm", lambda name: ImageEncoder(name, pretrained=True))

@@ -6,7 +6,7 @@ import torch
 
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.load import load_encoder, schemes
+from ssl_suite.core.load import add_scheme, load_encoder
 from ssl_suite.core.random import drawn_from, run_seed
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids
@@ -30,4 +30,4 @@ def reembedded(source: str) -> Encoder:
     return encoder
 
 
-schemes["reemb"] = reembedded
+add_scheme("reemb", reembedded)

@@ -11,7 +11,7 @@ from tiny import tiny_text_encoder
 from ssl_suite.core.encoder import Encoder, encoder_class
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import fingerprint, save_encoder
-from ssl_suite.core.load import load_encoder
+from ssl_suite.core.load import add_scheme, load_encoder
 from ssl_suite.encoders import text
 from ssl_suite.encoders.simple import BagOfWords
 
@@ -20,7 +20,7 @@ class TextEncoder(BagOfWords):
     """A user's own, of a name that the suite has."""
 
 
-def test_a_class_of_one_s_own_takes_no_name_of_the_suite(tmp_path: Path) -> None:
+def test_a_class_of_a_user_takes_no_name_of_the_suite(tmp_path: Path) -> None:
     mine, ours = TextEncoder(270, 8), tiny_text_encoder()
     for encoder, folder, name in ((mine, "mine", "test_names.TextEncoder"), (ours, "ours", "TextEncoder")):
         save_encoder(encoder, tmp_path / folder)
@@ -43,3 +43,14 @@ def test_two_classes_of_one_name_are_both_named(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=r"'Twin' is the name of several encoder classes, one\.Twin and other\.Twin"):
         encoder_class("Twin")
     assert encoder_class("other.Twin").__module__ == "other"
+
+
+@pytest.mark.parametrize("name", ["hf", "timm", "random"])
+def test_uris_of_the_suite_stay_its_own(name: str) -> None:
+    with pytest.raises(UserError, match=f"begin with {name}: are known already"):
+        add_scheme(name, lambda source: TextEncoder(270, 8))
+
+
+def test_a_class_is_no_trained_encoder() -> None:
+    with pytest.raises(UserError, match="RawPixels is a class without weights; name the folder or URI of an encoder"):
+        load_encoder("RawPixels")
