@@ -31,6 +31,8 @@ def explain(error: BaseException, classes: Mapping[str, type], options: Iterable
     text = str(error)
     if said := _incomplete(text, classes):
         return said
+    if twice := re.search(r"Multiple subclasses with name (\w+)\..*ambiguity: (.+)\.$", text, re.MULTILINE):
+        return f"{twice[1]} is the name of several classes; write one in full: {twice[2].replace(', ', ' or ')}."
     whole = [name for name, cls in classes.items() if not inspect.isabstract(cls)]
     if found := _last(r"Expected a dot import path string: (\S+)", text) or _last(
         r"Given value: (\w+)$", text if "class_path" in text and "Problem with" not in text else ""

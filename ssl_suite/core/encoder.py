@@ -240,9 +240,14 @@ def encoder_class(name: str) -> type[Encoder]:
     if not found:
         raise UserError(f"{name!r} is not an encoder class known here.{nearest(name, encoder_names())}")
     if len(found) > 1:
-        several = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+        several = " and ".join(full_names(name))
         raise UserError(f"{name!r} is the name of several encoder classes, {several}; have one renamed.")
     return found[0]
+
+
+def full_names(name: str) -> list[str]:
+    """Of the classes that are called so and known by now."""
+    return [f"{cls.__module__}.{cls.__qualname__}" for cls in _called(name)]
 
 
 def encoder_names() -> list[str]:

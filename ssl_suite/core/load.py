@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_suite.core.checkpoint import encoder_of
-from ssl_suite.core.encoder import Encoder, encoder_names
+from ssl_suite.core.encoder import Encoder, encoder_names, full_names
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.folder import CONFIG, ENCODER, build_encoder, encoder_folders, load_weights
 from ssl_suite.core.random import drawn_from, run_seed
@@ -48,7 +48,9 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
     if folder.suffix == ".ckpt" and folder.exists():
         return encoder_of(folder)
     if not folder.is_dir():
-        if text in encoder_names():
+        if len(classes := full_names(text)) > 1:
+            raise UserError(f"{text} is the name of several classes; write one in full: {' or '.join(classes)}.")
+        if classes:
             raise UserError(f"{text} is a class without weights; name the folder or URI of an encoder.")
         known = ["random", *schemes]
         hint = nearest(text, encoder_names()) if "/" not in text else ""

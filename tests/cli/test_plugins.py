@@ -201,6 +201,14 @@ def test_a_short_name_stays_what_it_was(clashing: Path, tmp_path: Path, sources:
     assert [c["model"]["class_path"] for c in paths] == ["ssl_suite.methods.image.simclr.SimCLR", "my_mine.SimCLR"]
 
 
+def test_a_name_that_has_become_two_is_one_sentence(clashing: Path) -> None:
+    """The suite knows both once one of them was named in full."""
+    code = "import my_mine; from ssl_suite.cli import main; main(['fit', '--model=SimCLR', '--data=Stripes'])"
+    said = python(clashing, "-c", code).stderr.splitlines()[-1]
+    assert said.startswith("ssl-suite: SimCLR is the name of several classes; write one in full: ")
+    assert all(name in said for name in ("my_mine.SimCLR", "ssl_suite.methods.image.simclr.SimCLR"))
+
+
 def test_list_says_which_plugin_is_left_out(clashing: Path) -> None:
     entries = json.loads(python(clashing, "-m", "ssl_suite", "list", "--format", "json").stdout)
     assert [e["origin"] for e in entries if e["name"] in ("SimCLR", "Patches")] == ["ssl_suite", "example"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -16,12 +17,18 @@ from ssl_suite.encoders import text
 from ssl_suite.encoders.simple import BagOfWords
 
 
-class TextEncoder(BagOfWords):
-    """A user's own, of a name that the suite has."""
+@pytest.fixture
+def mine() -> Encoder:
+    """Of a user's own class, which has a name of the suite's."""
+
+    class TextEncoder(BagOfWords):
+        pass
+
+    return TextEncoder(270, 8)
 
 
-def test_a_class_of_a_user_takes_no_name_of_the_suite(tmp_path: Path) -> None:
-    mine, ours = TextEncoder(270, 8), tiny_text_encoder()
+def test_a_class_of_a_user_takes_no_name_of_the_suite(mine: Encoder, tmp_path: Path) -> None:
+    ours = tiny_text_encoder()
     for encoder, folder, name in ((mine, "mine", "test_names.TextEncoder"), (ours, "ours", "TextEncoder")):
         save_encoder(encoder, tmp_path / folder)
         assert json.loads((tmp_path / folder / "config.json").read_text())["class"] == name
@@ -29,18 +36,21 @@ def test_a_class_of_a_user_takes_no_name_of_the_suite(tmp_path: Path) -> None:
     assert encoder_class("TextEncoder") is text.TextEncoder
 
 
-def test_equal_weights_of_classes_that_share_a_name_are_told_apart() -> None:
-    mine = TextEncoder(270, 8)
-    twin = type("TextEncoder", (BagOfWords,), {"__module__": "other.place"})(270, 8)
-    twin.load_state_dict(mine.state_dict())
-    assert fingerprint(twin) != fingerprint(mine)
-    Encoder.registry.pop("other.place.TextEncoder")
+def test_equal_weights_of_classes_that_share_a_name_are_told_apart(mine: Encoder) -> None:
+    twin = copy.deepcopy(mine)
+    type(twin).__module__ = "other.place"
+    there = fingerprint(twin)
+    type(twin).__module__ = __name__
+    assert there != fingerprint(mine)
 
 
 def test_two_classes_of_one_name_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Encoder, "registry", dict(Encoder.registry))
     for module in ("one", "other"):
-        monkeypatch.setitem(Encoder.registry, f"{module}.Twin", type("Twin", (BagOfWords,), {"__module__": module}))
-    with pytest.raises(UserError, match=r"'Twin' is the name of several encoder classes, one\.Twin and other\.Twin"):
+        type("Twin", (BagOfWords,), {"__module__": module, "__qualname__": "<locals>.Twin"})
+    with pytest.raises(
+        UserError, match=r"'Twin' is the name of several encoder classes, one\.\S*Twin and other\.\S*Twin"
+    ):
         encoder_class("Twin")
     assert encoder_class("other.Twin").__module__ == "other"
 
@@ -48,9 +58,11 @@ def test_two_classes_of_one_name_are_both_named(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("name", ["hf", "timm", "random"])
 def test_uris_of_the_suite_stay_its_own(name: str) -> None:
     with pytest.raises(UserError, match=f"begin with {name}: are known already"):
-        add_scheme(name, lambda source: TextEncoder(270, 8))
+        add_scheme(name, lambda source: BagOfWords(270, 8))
 
 
-def test_a_class_is_no_trained_encoder() -> None:
+def test_a_class_is_no_trained_encoder(mine: Encoder) -> None:
+    with pytest.raises(UserError, match="TextEncoder is the name of several classes; write one in full: ssl_suite"):
+        load_encoder("TextEncoder")
     with pytest.raises(UserError, match="RawPixels is a class without weights; name the folder or URI of an encoder"):
         load_encoder("RawPixels")
