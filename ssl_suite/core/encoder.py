@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_suite.core.batch import Batch, JointBatch
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.term import Term
 from ssl_suite.plugins import load_all
 
 Modality = Literal["text", "image", "speech"]
@@ -95,6 +96,7 @@ class Encoded:
         means: (B, D) for each state, what stands for its mean over time where its positions average to nothing, because
             each input was normalised along them; None: their mean is meant.
         prefix: (B, P, D) output of class and register tokens; None where there are none.
+        losses: what the encoder itself asks to be added to the loss while it learns: the balance of its experts.
     """
 
     states: Sequence[Tensor]
@@ -102,6 +104,7 @@ class Encoded:
     pooled: Tensor
     means: tuple[Tensor, ...] | None = None
     prefix: Tensor | None = None
+    losses: dict[str, Term] = field(default_factory=dict)
 
 
 class Encoder(nn.Module, ABC):

@@ -16,7 +16,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import FeatureBatch
 from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.frozen import Room
-from ssl_suite.core.module import Evaluation
+from ssl_suite.core.module import Evaluation, detached
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.outcomes import Example
 from ssl_suite.core.readout import Readout
@@ -151,20 +151,23 @@ class Finetune(Evaluation):
     def forward(self, batch: Batch) -> tuple[Any, Tensor]:
         """Returns the task's output and the mask of its time axis."""
         if isinstance(batch, FeatureBatch):
-            selected = batch.encoded()
-        elif self.mode == "probe":
-            selected = self._select(batch)
-        else:
-            selected = self.readout.select(self.encoder(batch))
+            return self._judge(batch.encoded(), batch)
+        return self._judge(self._select(batch) if self.mode == "probe" else self.encoder(batch), batch)
+
+    def _judge(self, encoded: Encoded, batch: Batch) -> tuple[Any, Tensor]:
+        selected = self.readout.select(encoded) if self.mode == "finetune" else encoded
         features, mask = self.readout(selected)
         return self.task(features, mask, *(getattr(batch, name) for name in self.task.inputs)), mask
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output, mask = self(batch)
+        encoded = self.encoder(batch) if self.mode == "finetune" else None
+        output, mask = self(batch) if encoded is None else self._judge(encoded, batch)
         assert batch.target is not None
         loss = self.task.loss(output, mask, batch.target)
-        self.log_scalars("train", {"loss": loss.detach()}, batch, bar=("loss",))
-        return loss
+        terms = {} if encoded is None else encoded.losses
+        values = {"loss": loss, **{name: term.mean for name, term in terms.items()}}
+        self.log_scalars("train", detached(values), batch, bar=("loss",))
+        return torch.stack([loss, *(term.mean * term.scale for term in terms.values())]).sum() if terms else loss
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Any, Tensor]:
         output, mask = self(batch)

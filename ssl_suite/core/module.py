@@ -144,6 +144,11 @@ class TrainModule(pl.LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Makes dropout and every other draw of a step a function of (seed, rank, step): resuming is exact."""
+        if self.optim.final_weight_decay is not None:
+            decay = self.optim.decay_at(self.trainer.global_step, int(self.trainer.estimated_stepping_batches))
+            for group in self.trainer.optimizers[0].param_groups:
+                if group["decays"]:
+                    group["weight_decay"] = decay
         done = batches_done(self.trainer)
         seed_all(item_seed(run_seed(), self.global_rank, done))
         if self.logging_now:

@@ -40,6 +40,7 @@ class Optim:
         warmup_ratio: linear warm-up, as a share of all steps; used when both others are 0.
         final_lr: the last learning rate as a share of the first.
         layer_decay: fine-tuning only: the learning rate falls by this factor a layer towards the input.
+        final_weight_decay: where it has moved by a cosine at the last step (DINO, arXiv:2104.14294); None: it stays.
     """
 
     name: Name = "adamw"
@@ -55,6 +56,7 @@ class Optim:
     warmup_ratio: float = 0.0
     final_lr: float = 0.0
     layer_decay: float = 1.0
+    final_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         one_of("optim.name", self.name, get_args(Name))
@@ -62,6 +64,8 @@ class Optim:
         one_of("optim.schedule", self.schedule, get_args(Schedule))
         for name in ("lr", "weight_decay", "warmup_epochs"):
             within(f"optim.{name}", getattr(self, name), low=0)
+        if self.final_weight_decay is not None:
+            within("optim.final_weight_decay", self.final_weight_decay, low=0)
         within("optim.warmup_steps", self.warmup_steps, low=0, whole=True)
         within("optim.momentum", self.momentum, low=0, below=1)
         for i, beta in enumerate(self.betas):
@@ -73,6 +77,11 @@ class Optim:
 
     def scaled_lr(self, global_batch: int) -> float:
         return self.lr * {"none": 1.0, "linear": global_batch / 256, "sqrt": math.sqrt(global_batch)}[self.lr_scale]
+
+    def decay_at(self, step: int, total: int) -> float:
+        """The weight decay of a step of `total`."""
+        last = self.weight_decay if self.final_weight_decay is None else self.final_weight_decay
+        return last + (self.weight_decay - last) * (1 + math.cos(math.pi * min(1.0, step / max(1, total)))) / 2
 
     def warmup(self, total_steps: int, steps_per_epoch: float) -> int:
         """Warm-up in optimizer steps."""
@@ -99,7 +108,11 @@ def check_cover(module: nn.Module, groups: Iterable[dict[str, Any]]) -> None:
 
 def build_optimizer(optim: Optim, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
     """Makes the optimizer over `groups`; a group's own `lr_factor` multiplies `lr`."""
-    groups = [{**g, "lr": lr * g.get("lr_factor", 1.0)} for g in groups if g["params"]]
+    groups = [
+        {**g, "lr": lr * g.get("lr_factor", 1.0), "decays": g.get("weight_decay", 0.0) > 0}
+        for g in groups
+        if g["params"]
+    ]
     if optim.name in ("adamw", "adam"):
         adam = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
         made = adam(groups, lr=lr, betas=optim.betas, eps=optim.eps, fused=True)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.loader import Loader
-from ssl_suite.core.method import Method, StepOutput, Term
+from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.term import Term
 from ssl_suite.data.text.text import Text
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.masked_lm import MaskedLM

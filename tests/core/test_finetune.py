@@ -21,6 +21,7 @@ from ssl_suite.core.folder import save_encoder
 from ssl_suite.core.frozen import Room
 from ssl_suite.core.optim import Optim, check_cover
 from ssl_suite.core.sharding import FSDP2
+from ssl_suite.core.term import Term
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
@@ -298,3 +299,28 @@ def test_labels_that_only_other_splits_have_are_scored_as_wrong(mode: Any, tmp_p
     truth = ["pos", "mixed", "mixed"]
     assert figures["test/accuracy"] == pytest.approx(accuracy_score(truth, said))
     assert figures["test/macro_f1"] == pytest.approx(f1_score(truth, said, average="macro"))
+
+
+class Balanced(ImageEncoder):
+    """Asks for a loss of its own, as a mixture of experts does."""
+
+    def contextualise(self, tokens: Any) -> Encoded:
+        encoded = super().contextualise(tokens)
+        encoded.losses["balance"] = Term(encoded.pooled.square().sum(), len(encoded.pooled), scale=0.5)
+        return encoded
+
+
+@pytest.mark.parametrize("mode", ["finetune", "probe"])
+def test_what_an_encoder_asks_for_is_added_while_it_learns(mode: Any, image_folder: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = Balanced("resnet18", True, 4)
+    model, data = Finetune(encoder, Classify(), mode=mode, standardize=False), images(image_folder)
+    trainer(tmp_path, epochs=1, limit_train_batches=1, log_every_n_steps=1).fit(model, data)
+    model.eval()
+    batch = data.finish(data.collate([data.read("train", i, 0) for i in range(4)]))
+    with torch.no_grad():
+        output, mask = model(batch)
+        alone, own = model.task.loss(output, mask, batch.target), encoder(batch).losses["balance"].mean
+        model.log_scalars = lambda *args, **named: None  # type: ignore[method-assign]
+        whole = model.training_step(batch, 0)
+    assert float(whole) == pytest.approx(float(alone + 0.5 * own * (mode == "finetune")), rel=1e-5)

@@ -129,3 +129,21 @@ def test_a_warm_up_that_outlasts_the_run_is_named(epochs: int, image_folder: str
     said = [str(w.message) for w in caught if "warm-up" in str(w.message)]
     assert said == (["The warm-up takes 8 steps and the run 8: it ends before its learning rate is reached. "
                      "Train longer or lower model.optim.warmup_epochs."] if epochs == 2 else [])  # fmt: skip
+
+
+def test_weight_decay_moves_by_a_cosine_over_the_steps(image_folder: str, tmp_path: Path) -> None:
+    """DINO's: λ + (λ₀ − λ)(1 + cos(πt/T)) / 2; vectors are never decayed."""
+    seen: list[list[float]] = []
+
+    class Note(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+            seen.append([group["weight_decay"] for group in trainer.optimizers[0].param_groups])
+
+    model = SimCLR(tiny_image_encoder(), optim=Optim("adamw", 1e-3, weight_decay=0.04, final_weight_decay=0.4))
+    options = {"max_steps": 5, "default_root_dir": tmp_path, "enable_checkpointing": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(**options, limit_val_batches=0, callbacks=[Note()], **QUIET)  # type: ignore[arg-type]
+    trainer.fit(model, Images(image_folder, image_size=16, batch_size=4))
+    wanted = [0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * t / 5)) / 2 for t in range(5)]
+    assert [decays[0] for decays in seen] == pytest.approx(wanted)
+    assert {decays[1] for decays in seen} == {0.0}
+    assert Optim(weight_decay=0.1).decay_at(3, 5) == 0.1

@@ -194,7 +194,9 @@ class SourceData(DataModule):
 
     @property
     def task_name(self) -> str:
-        return f"{super().task_name}/{self.target_column}"
+        kind = self.request.target if self.request else None
+        columns = self._columns(kind) if kind else self.target_column
+        return f"{super().task_name}/{columns if isinstance(columns, str) else '+'.join(columns.values())}"
 
     def splits(self) -> Sequence[str]:
         return list(self.rows)

@@ -16,9 +16,10 @@ from ssl_suite.core.data import Request
 from ssl_suite.core.ema import Ramp, teacher_of
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput, Term
+from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.outputs import outputs_of
+from ssl_suite.core.term import Term
 from ssl_suite.methods.any.holes import Holes
 
 

@@ -9,8 +9,9 @@ from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput, Term
+from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.term import Term
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.transformer import Transformer, TrunkConfig
 from ssl_suite.methods.any.holes import Holes

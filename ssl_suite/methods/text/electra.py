@@ -12,9 +12,10 @@ from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput, Term
+from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.random import uniform
+from ssl_suite.core.term import Term
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id
 from ssl_suite.encoders.transformer import Places, Transformer

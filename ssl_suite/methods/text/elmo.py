@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.method import Method, StepOutput, Term
+from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.term import Term
 from ssl_suite.encoders.lstm import LSTMEncoder
 from ssl_suite.encoders.tokenizer import token_id
 from ssl_suite.methods.text.vocabulary import vocabulary_loss

@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.encoder import Encoder, expect
-from ssl_suite.core.method import Method, StepOutput, Term
+from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.term import Term
 from ssl_suite.methods.any.holes import Holes
 
 
