@@ -46,7 +46,8 @@ def rows(stamps: Path, language: str, spoken: bool) -> list[sources.Row]:
         text = caption(path.with_suffix(".txt"), language)
         where = path.relative_to(stamps)
         row = {"id": str(where.with_suffix("")), "image": sources.encode_image(picture(path), "PNG", optimize=True)}
-        row |= {"text": text, "label": where.parts[0]}
+        words = ", ".join(part.replace("_", " ") for part in where.parts[:-1])
+        row |= {"text": text, "description": f"{words}: {text}", "label": where.parts[0]}
         row |= {"audio": {"bytes": audio.read_bytes(), "path": None}} if spoken else {}
         if text:
             found.setdefault(sources.letters_only(text), row)
@@ -62,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     package = fetcher(options.cache.resolve())(PACKAGE)
     made = rows(package / "usr/share/tuxpaint/stamps", options.spoken or "en", bool(options.spoken))
-    features = {"id": TEXT, "image": Image(), "text": TEXT, "label": TEXT}
+    features = {"id": TEXT, "image": Image(), "text": TEXT, "description": TEXT, "label": TEXT}
     features |= {"audio": Audio(sampling_rate=None)} if options.spoken else {}
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.copy(package / "usr/share/doc/tuxpaint-stamps-default/copyright", options.out / "copyright")
