@@ -10,6 +10,7 @@ from pathlib import Path
 
 KINDS = {
     "Method": "methods",
+    "Evaluation": "tasks",
     "Scorer": "tasks",
     "Encoder": "encoders",
     "Task": "tasks",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_suite.bench import figures
+from ssl_suite.core.folder import run_of
 
 TRAIN_LOSS = ("train/loss", "train/loss_epoch", "train/loss_step")
 VAL_LOSS = ("val/loss", "val/loss_epoch")
@@ -43,7 +44,7 @@ class Run:
 
 
 def read_runs(folder: Path, notes: list[str]) -> list[Run]:
-    runs = []
+    runs: list[Run] = []
     for path in sorted(folder.glob("**/provenance.json")):
         info = _read_json(path, folder, notes)
         if info is None:
@@ -51,7 +52,9 @@ def read_runs(folder: Path, notes: list[str]) -> list[Run]:
         if not isinstance(info, dict) or not info.get("modality"):
             notes.append(f"{path.relative_to(folder).as_posix()} names no modality, so its run is not shown.")
             continue
-        home = path.parent.parent if path.parent.name == "encoder" else path.parent
+        home = run_of(path.parent)
+        if runs and runs[-1].folder == home.relative_to(folder).as_posix():  # another encoder of a joint run
+            continue
         run = Run(home.relative_to(folder).as_posix(), info, read_config(folder, home))
         if is_inside(home / "metrics.csv", folder):
             run.train, run.val = _read_losses(home / "metrics.csv", folder, notes)

@@ -20,6 +20,7 @@ from ssl_suite.bench.outcome_files import write_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.data import run_seed
+from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.folder import ENCODER, PROVENANCE
 from ssl_suite.core.hashing import sha256
 from ssl_suite.core.module import Evaluation
@@ -55,10 +56,16 @@ class Run:
 
 
 def origin(model: Evaluation) -> tuple[str, str]:
-    """Method and role: what the weights are before the task trains."""
-    source, mode = model.encoder_source, model.mode
-    if baseline := next(iter(model.encoders.values())).baseline:
-        return baseline, "simple"
+    """Method and role: what the weights are before the task trains; of several encoders `ssl` where one is."""
+    both = zip(model.sources, model.encoders.values(), strict=True)
+    found = [_origin(source, encoder, model.mode) for source, encoder in both]
+    methods = "+".join(dict.fromkeys(method for method, _ in found))
+    return methods, found[0][1] if len({role for _, role in found}) == 1 else "ssl"
+
+
+def _origin(source: str, encoder: Encoder, mode: str) -> tuple[str, str]:
+    if encoder.baseline:
+        return encoder.baseline, "simple"
     shuffled = source.startswith("reemb:")
     path = Path(source.removeprefix("reemb:")) / PROVENANCE
     if path.exists():
@@ -66,7 +73,7 @@ def origin(model: Evaluation) -> tuple[str, str]:
         return f"{name} re-emb" if shuffled else name, "ssl"
     if source.endswith(".ckpt"):
         return str(read_checkpoint(Path(source), weights=False)["encoders"][ENCODER]["provenance"]["method"]), "ssl"
-    if ":" in source and not source.startswith("random:"):
+    if encoder.trained:
         return source, "ssl"
     return ("from scratch", "supervised") if mode == "finetune" else ("random", "random")
 

@@ -112,7 +112,9 @@ class SuiteCLI(LightningCLI):
                 f"{model.__name__} pretrains, which no test split scores: judge its encoder by fit --model Finetune "
                 "--model.encoder RUN/encoder --test_after true, or see its loss with validate."
             )
-        started = config.ckpt_path or isinstance((config.get("model") or {}).get("init_args", {}).get("encoder"), str)
+        options = (config.get("model") or {}).get("init_args", {})
+        named = options.get("encoders") or {"encoder": options.get("encoder")}
+        started = config.ckpt_path or all(isinstance(source, str) for source in dict(named).values())
         if self.command != "fit" and issubclass(model, Method) and not started:
             raise UserError(
                 f"{self.command} needs trained weights: --model.encoder RUN/encoder, or --ckpt_path "

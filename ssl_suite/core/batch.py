@@ -1,4 +1,4 @@
-"""The three batches. Lengths or a mask are always there; `target` only where a task asked for one.
+"""The batches: of each modality, and of several. `target` is there only where a task asked for one.
 
 They are plain, not frozen, dataclasses: Lightning's FSDP precision plug-in rebuilds a batch field by field.
 """
@@ -91,7 +91,7 @@ class ImageBatch(Batch):
     """Images in [0, 1], before the encoder's own normalisation.
 
     Attributes:
-        images: (B, 3, H, W) float.
+        images: (B, 3, H, W); bytes until `DataModule.finish` makes them floats.
         views: V augmented versions, each (B, 3, H, W), of one size or of several; empty when no method asked for views.
         cut: (B,) while `views` are only cut, in bytes, and yet to be augmented: False where even that is to be done.
     """
@@ -143,7 +143,7 @@ def tensors_of(target: Target) -> list[Tensor]:
 
 
 def stacked(targets: Sequence[Target]) -> Target | None:
-    """The targets of items as that of a batch: whole numbers are padded with `IGNORE`, others with 0; None of none."""
+    """The targets of items as that of a batch: whole numbers are padded with `IGNORE`, others with 0; None: none."""
     if not targets:
         return None
     if isinstance(targets[0], dict):
@@ -152,7 +152,8 @@ def stacked(targets: Sequence[Target]) -> Target | None:
     tensors = cast(list[Tensor], targets)
     if tensors[0].ndim == 0:
         return torch.stack(tensors)
-    return pad_sequence(tensors, batch_first=True, padding_value=0 if tensors[0].is_floating_point() else IGNORE)
+    numbers = not tensors[0].is_floating_point() and tensors[0].dtype != torch.bool
+    return pad_sequence(tensors, batch_first=True, padding_value=IGNORE if numbers else 0)
 
 
 def padded(rows: Sequence[NDArray[Any]], size: int, filling: int) -> Tensor:

@@ -126,6 +126,10 @@ class DataModule(pl.LightningDataModule, ABC):
         """Names all rows of the task, whatever encoder reads them and whichever of them a seed gives labels."""
         return "|".join(f"{split}:{self.fingerprint(split)}" for split in self.splits())
 
+    def numbered(self, split: str) -> str:
+        """What the numbers of items count, where `ids` are no names; empty where they are."""
+        return self.fingerprint(split)
+
     def ids(self, split: str) -> list[str]:
         """A name for each item of a split."""
         return [str(i) for i in range(self.size(split))]

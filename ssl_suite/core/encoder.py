@@ -28,6 +28,7 @@ class Tokens:
     Attributes:
         values: (B, T, E), absolute positions added; relative ones are the trunk's, so that what is dropped or replaced
             does not shine through its neighbours.
+        positions: (B, T, E) of `values`, those absolute positions, where they are a plain sum (images).
         mask: (B, T) True = real.
         prefix: (B, P, E) class and register tokens, which stand apart and are always kept; None where there are none.
         places: (B, T) of a subset, where in the whole each token stands; None for the whole.
@@ -45,6 +46,7 @@ class Tokens:
     documents: Tensor | None = None
     dense: bool = False
     length: int = 0
+    positions: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.length = self.length or self.values.shape[1]
@@ -71,12 +73,17 @@ class Tokens:
             prefix=None if self.prefix is None else self.prefix[row[:, 0]],
             places=places,
             documents=None if self.documents is None else self.documents[row, places],
+            positions=None if self.positions is None else self.positions[row, places],
             dense=self.dense and mask is None,
         )
 
     def replace(self, where: Tensor, by: Tensor) -> Tokens:
-        """Returns these tokens with `by`, (E,) or (B, T, E), wherever (B, T) `where` is True."""
-        return changed(self, values=torch.where(where[..., None], by.to(self.values.dtype), self.values))
+        """Returns these tokens with `by`, (E,) or (B, T, E), wherever (B, T) `where` is True.
+
+        What is put there stands where the other stood: `positions` are added to it.
+        """
+        placed = by if self.positions is None else by + self.positions
+        return changed(self, values=torch.where(where[..., None], placed.to(self.values.dtype), self.values))
 
     def whole(self, reader: str) -> Tokens:
         """Returns them as they are; raises UserError where some were left out, which `reader` cannot do without."""
@@ -126,6 +133,7 @@ class Encoder(nn.Module, ABC):
         preprocess: options of the data it learned from that change what it sees (`image_size`); kept with it, so that
             whoever uses it need not know them.
         baseline: of a simple baseline, its name in results; empty for encoders that learn.
+        trained: whether its weights were learned elsewhere, rather than drawn just now.
     """
 
     registry: ClassVar[dict[str, type[Encoder]]] = {}
@@ -140,6 +148,7 @@ class Encoder(nn.Module, ABC):
     heads: dict[str, Tensor]
     preprocess: dict[str, Any]
     baseline: ClassVar[str] = ""
+    trained: bool = False
     config: dict[str, Any]
     _learning: list[nn.Parameter]
     _required: ClassVar = ("modality", "dim", "num_states")
@@ -288,7 +297,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def batch_units(batch: Batch) -> tuple[Tensor | float, str]:
     """Returns how much a batch holds in its modality's own unit, without waiting for the device."""
-    if isinstance(batch, JointBatch):
+    if isinstance(batch, JointBatch) or hasattr(batch, "features"):
         return float(len(batch)), "items/s"
     mask = getattr(batch, "mask", None)
     if mask is not None:

@@ -103,8 +103,7 @@ class Finetune(Evaluation):
         if self.mode == "probe":
             self._freeze()
             if self.readout.standardize and stage == "fit":
-                self.data.features("train")
-                self.readout.fit(self.data.frozen.moments)
+                self.readout.fit(self.data.frozen.measure() if self.task.inputs else self.data.frozen.moments)
             if self.task.inputs:
                 self.data.use_inputs()
 

@@ -103,6 +103,10 @@ class Frozen:
         features = self.features("train")
         return self._survey[1] if features is None else features.moments
 
+    def measure(self) -> Moments:
+        """The same, of features that nobody keeps."""
+        return self._survey[1]
+
     def train_batches(self, epoch: int) -> list[list[int]]:
         """Batches of training: rows of the features, or items of the split where the encoder runs in the loop."""
         data, features = self.data, self.features("train")

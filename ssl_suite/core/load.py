@@ -36,7 +36,12 @@ def load_encoder(source: str | Path | Encoder) -> Encoder:
     if isinstance(source, Encoder):
         source.check()
         return source
-    text = located(str(source))
+    encoder = _load(located(str(source)))
+    encoder.trained = not str(source).startswith("random:")
+    return encoder
+
+
+def _load(text: str) -> Encoder:
     scheme, colon, rest = text.partition(":")
     rest = located(rest)
     if colon and scheme == "random":

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ssl_suite.core.batch import Batch
+from ssl_suite.core.batch import Batch, JointBatch
 from ssl_suite.core.callbacks import WriteEncoder
 from ssl_suite.core.collapse import collapse_signs
 from ssl_suite.core.data import Request
@@ -69,7 +69,8 @@ class Method(TrainModule):
 
     The base owns logging, parameter groups, optimizer and schedules, the teacher's moving average, collapse signs,
     throughput and writing the encoder folder. A method overrides `step`, and where it must one more hook. What it
-    remembers from step to step (a queue, a centre) is a persistent buffer: a checkpoint keeps it, all ranks share it.
+    remembers from step to step (a queue, a centre) is a persistent buffer: a checkpoint keeps it, and DDP gives every
+    rank the first one's before each step, so that what a rank puts in has to be gathered first.
 
     Args:
         encoder: an encoder, or where to start from: an encoder folder or URI.
@@ -121,6 +122,11 @@ class Method(TrainModule):
         """The encoder that probes, kNN and `predict` look at; of several the first."""
         return cast(Encoder, self.get_submodule(next(iter(self.exports.values()))))
 
+    def embeddings(self, batch: Batch) -> Tensor:
+        """(B, D) of the watched encoder."""
+        part = batch.parts[next(iter(self.exports))] if isinstance(batch, JointBatch) else batch
+        return self.watched(part).pooled
+
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(online, teacher) pairs; each teacher follows its online module after every optimizer step."""
         return []
@@ -151,7 +157,8 @@ class Method(TrainModule):
     def request(self) -> Request:
         """What this method asks of its data."""
         if len(self.encoders) > 1:
-            return Request(pretrains=True, parts={n: replace(wish(e), aligned=True) for n, e in self.encoders.items()})
+            parts = {name: replace(wish(encoder), aligned=True) for name, encoder in self.encoders.items()}
+            return Request(pretrains=True, watch=self.watch, parts=parts)
         return replace(wish(self.encoder), views=self.views, watch=self.watch)
 
     def setup(self, stage: str) -> None:
@@ -234,7 +241,7 @@ class Method(TrainModule):
     @torch.no_grad()
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(B, D) embeddings."""
-        return self.watched(batch).pooled
+        return self.embeddings(batch)
 
 
 def wish(encoder: Encoder) -> Request:

@@ -216,7 +216,7 @@ class Evaluation(TrainModule):
     """Base of what judges an encoder on a task: its test figures are results.
 
     Attributes:
-        encoder_source: what the encoder was made from, as the user named it.
+        sources: what each encoder was made from, as the user named it.
         weights: hash of the encoder it starts from, see `weights_hash`.
         shape: hash of what that encoder shares with its untrained twin.
         mode: how the encoder is used.
@@ -225,7 +225,7 @@ class Evaluation(TrainModule):
         protocol: how results name the way of judging.
     """
 
-    encoder_source: str
+    sources: list[str]
     weights: str
     shape: str
     mode: str
@@ -235,8 +235,7 @@ class Evaluation(TrainModule):
     def __init__(self, encoder: Encoder | str | Mapping[str, Encoder | str], optim: Optim) -> None:
         super().__init__(encoder, optim)
         given = encoder if isinstance(encoder, Mapping) else {ENCODER: encoder}
-        first = next(iter(given.values()))
-        self.encoder_source = located(first) if isinstance(first, str) else type(first).__name__
+        self.sources = [located(s) if isinstance(s, str) else type(s).__name__ for s in given.values()]
         self.weights = "+".join(weights_hash(self.encoders[name], source) for name, source in given.items())
         self.shape = "+".join(map(encoder_shape, self.encoders.values()))
         self._outcomes: dict[str, list[tuple[int, Any]]] = {}
@@ -268,9 +267,9 @@ class Evaluation(TrainModule):
 
 def weights_hash(encoder: Encoder, source: Encoder | str) -> str:
     """Names what an encoder starts from: its trained weights; or what they are drawn from, the seed apart."""
-    if not isinstance(source, str) or source.startswith("random:"):
+    if not encoder.trained:
         return f"random-{encoder_shape(encoder)}"
-    if source.startswith("reemb:"):  # shuffled by the seed
+    if isinstance(source, str) and source.startswith("reemb:"):  # shuffled by the seed
         return f"reemb-{fingerprint(load_encoder(source.removeprefix('reemb:')))}"
     return fingerprint(encoder)
 

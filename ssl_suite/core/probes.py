@@ -76,7 +76,7 @@ class OnlineProbe(Watcher):
     ) -> None:
         if self.head is None or not isinstance(batch.target, Tensor):
             return
-        logits = self.head(pl_module.watched(batch).pooled.float())
+        logits = self.head(pl_module.embeddings(batch).float())
         pl_module.log("online/val_accuracy", accuracy(logits, batch.target), batch_size=len(batch), sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:

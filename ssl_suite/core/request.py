@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_suite.core.task import Labels
@@ -43,10 +43,6 @@ class Request:
     aligned: bool = False
     parts: dict[str, Request] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
-
-    def aimed(self, target: str | dict[str, str] | None) -> Request:
-        """The same, with a target."""
-        return replace(self, target=target)
 
     @property
     def kinds(self) -> list[str]:

@@ -35,7 +35,7 @@ def settings(module: TrainModule) -> dict[str, Any]:
     trainer, data = module.trainer, module.data
     given = module.run_config or {}
     config = flat(given.get("model"), "model") | flat(given.get("data"), "data")
-    free = {name for name in config if name.removeprefix("data.") in FREE or name.startswith(ROOM)}
+    free = {n for n in config if (n.startswith("data.") and n.rpartition(".")[2] in FREE) or n.startswith(ROOM)}
     found = {name: value for name, value in config.items() if name not in free}
     found |= {f"trainer.{name}": getattr(trainer, name) for name in TRAINER}
     found |= {"model": type(module).__name__, "data": type(data).__name__, "data.batch_size": data.batch_size}

@@ -129,7 +129,7 @@ class EpochSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, start = divmod(self.position(), self.per_epoch)
-        mine = self.batches(epoch)[self.rank :: self.world][: self.length]
+        mine = self.batches(epoch)[self.rank :: self.world][: self.per_epoch]
         return iter([[(epoch, i) for i in batch] for batch in mine[start:]])
 
 

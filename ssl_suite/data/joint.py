@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from ssl_suite.core.batch import JointBatch, Target
@@ -35,6 +36,8 @@ class Joint(DataModule):
         if len(parts) < 2:
             raise UserError("Joint data have two parts or more: data.parts {image: ..., text: ...}.")
         self.named = parts
+        for part in parts.values():
+            part.num_workers, part.on_error = num_workers, on_error
         self.modality = "+".join(part.modality for part in parts.values())
 
     @classmethod
@@ -61,15 +64,19 @@ class Joint(DataModule):
             UserError: their rows are not the same.
         """
         for name, part in self.named.items():
-            target = request.target if part is self.first else None
-            part.serve(request.parts.get(name, Request(pretrains=request.pretrains, aligned=True)).aimed(target))
+            asked = request.parts.get(name, Request(pretrains=request.pretrains, aligned=True))
+            if part is self.first:
+                asked = replace(asked, target=request.target, watch=request.watch)
+            part.serve(asked)
         for name, part in self.named.items():
             for split in self.splits():
-                if part.ids(split) != self.first.ids(split):
+                rows = ((data.ids(split), data.numbered(split)) for data in (self.first, part))
+                if len({(tuple(ids), table) for ids, table in rows}) > 1:
                     raise UserError(
                         f"The {split} split of {self.source_name} has {self.first.size(split)} rows for "
                         f"{next(iter(self.named))!r} and {part.size(split)} others for {name!r}: an item of a joint "
-                        "batch is one row of all; read the same table, with `where` and splits alike."
+                        "batch is one row of all. Read the same table, with `where` and splits alike, or give both "
+                        "tables a column `id`."
                     )
         self.labels, self.unseen = self.first.labels, self.first.unseen
 

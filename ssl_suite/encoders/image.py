@@ -91,7 +91,7 @@ class ImageEncoder(Encoder):
         self.stages = [] if self.is_transformer else stages_of(self.net)
         self.num_states = len(self.net.blocks) + 1 if self.is_transformer else len(self.stages) + 1
         self.stride = stride_of(self.net) // (4 if small_images else 1)  # a stem that halves twice is replaced
-        self.config["pretrained"] = False  # a folder brings its own weights
+        self.config["pretrained"], self.trained = False, pretrained  # a folder brings its own weights
         if pretrained or image_size is not None:
             self.preprocess["image_size"] = image_size or known["input_size"][-1]
 
@@ -115,9 +115,11 @@ class ImageEncoder(Encoder):
             return pixel_tokens(images)
         x = self.net.patch_embed(images)  # (B, H, W, D), or (B, T, D) where the size is fixed
         grid = x.shape[1:3] if x.ndim == 4 else self.net.patch_embed.grid_size
+        patches = x.flatten(1, -2)
         x, apart = self.net._pos_embed(x), self.net.num_prefix_tokens
-        mask = x.new_ones(len(x), x.shape[1] - apart, dtype=torch.bool)
-        return Tokens(x[:, apart:], mask, x[:, :apart] if apart else None, grid=tuple(grid), dense=True)
+        values, prefix = x[:, apart:], x[:, :apart] if apart else None
+        mask = x.new_ones(values.shape[:2], dtype=torch.bool)
+        return Tokens(values, mask, prefix, grid=tuple(grid), dense=True, positions=(values - patches).detach())
 
     def contextualise(self, tokens: Tokens) -> Encoded:
         if not self.is_transformer:

@@ -19,6 +19,9 @@ from ssl_suite.core.outcomes import gathered
 from ssl_suite.core.random import drawn_from, run_seed
 from ssl_suite.core.request import Request
 
+HEAD = "projections.weight"
+"""Of what `Contrast` keeps beside an encoder."""
+
 
 class Retrieval(Evaluation):
     """Recall@k of each item's counterpart among those of all items of a split, and zero-shot classes (CLIP, section 3).
@@ -46,11 +49,13 @@ class Retrieval(Evaluation):
         if template is not None and template.count("{}") != 1:
             raise UserError(f"model.template {template!r} must have one {{}}, where the label goes.")
         self.ks, self.template = tuple(ks), template
-        self.projections = nn.ModuleDict({name: projection(encoder) for name, encoder in self.encoders.items()})
+        heads = [weight for e in self.encoders.values() if (weight := e.heads.get(HEAD)) is not None]
+        width = min(len(weight) for weight in heads) if heads else min(e.dim for e in self.encoders.values())
+        self.projections = nn.ModuleDict({name: projection(e, width) for name, e in self.encoders.items()})
         widths = {name: cast(nn.Linear, p).out_features for name, p in self.projections.items()}
         if len(set(widths.values())) > 1:
             raise UserError(f"The encoders were not contrasted with each other: their spaces are {widths} wide.")
-        self._seen: list[tuple[int, Tensor, Tensor, int]] = []
+        self._seen: list[tuple[int, Tensor, Tensor, int]] = []  # position, both (D,), class
 
     @property
     def main(self) -> str:
@@ -60,6 +65,9 @@ class Retrieval(Evaluation):
         super().setup(stage)
         if stage == "fit":
             raise UserError("Retrieval trains nothing; use test or validate.")
+        self.text = next((name for name, encoder in self.encoders.items() if encoder.modality == "text"), None)
+        if self.template is not None and self.text is None:
+            raise UserError("model.template describes classes in words: one of the encoders must read text.")
         parts = {
             name: Request(
                 tokenizer=encoder.tokenizer,
@@ -101,12 +109,11 @@ class Retrieval(Evaluation):
 
     def _zero_shot(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:
         """Share of the items of the other modality whose class is described best."""
-        text = next((name for name, encoder in self.encoders.items() if encoder.modality == "text"), None)
-        if text is None:
-            raise UserError("model.template describes classes in words: one of the encoders must read text.")
-        items = second if text == next(iter(self.encoders)) else first
+        name = cast(str, self.text)
+        items = second if name == next(iter(self.encoders)) else first
         described = [cast(str, self.template).format(label) for label in self.data.labels]
-        classes = self.embed(text, spelled_out(described, self.encoders[text].tokenizer).to(self.device)).cpu()
+        encoder = self.encoders[name]
+        classes = self.embed(name, spelled_out(described, encoder.tokenizer, encoder.longest).to(self.device)).cpu()
         return ((items @ classes.T).argmax(1) == target).float().mean()
 
     def validation_step(self, batch: JointBatch, batch_idx: int) -> None:
@@ -122,11 +129,11 @@ class Retrieval(Evaluation):
         self._report("test")
 
 
-def projection(encoder: Encoder) -> nn.Linear:
-    """The head that came with an encoder; of random weights one drawn from the run's seed."""
-    weight = encoder.heads.get("projections.weight")
+def projection(encoder: Encoder, width: int) -> nn.Linear:
+    """The head that came with an encoder; of random weights one of `width`, drawn from the run's seed."""
+    weight = encoder.heads.get(HEAD)
     with drawn_from(run_seed()):
-        made = nn.Linear(encoder.dim, encoder.dim if weight is None else weight.shape[0], bias=False)
+        made = nn.Linear(encoder.dim, width if weight is None else len(weight), bias=False)
     if weight is not None:
         made.load_state_dict({"weight": weight})
     return made.requires_grad_(False)
@@ -138,9 +145,9 @@ def ranks(similar: Tensor) -> Tensor:
     return (similar >= own).sum(1) - 1
 
 
-def spelled_out(texts: list[str], tokenizer: Any) -> TextBatch:
-    """A batch of short texts."""
-    ids = [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
+def spelled_out(texts: list[str], tokenizer: Any, longest: int | None) -> TextBatch:
+    """A batch of short texts, of at most `longest` tokens."""
+    ids = [torch.tensor(encoding.ids[:longest]) for encoding in tokenizer.encode_batch(texts)]
     lengths = torch.tensor([len(row) for row in ids])
     padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=0)
     count = torch.arange(len(texts))

@@ -13,12 +13,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.metrics import accuracy_score, f1_score
 from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder, values
 
+from ssl_suite.bench.record import origin
 from ssl_suite.core.batch import ImageBatch
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
-from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.folder import fingerprint, save_encoder
 from ssl_suite.core.frozen import Room
+from ssl_suite.core.load import load_encoder
 from ssl_suite.core.optim import Optim, check_cover
 from ssl_suite.core.sharding import FSDP2
 from ssl_suite.core.term import Term
@@ -324,3 +326,15 @@ def test_what_an_encoder_asks_for_is_added_while_it_learns(mode: Any, image_fold
         model.log_scalars = lambda *args, **named: None  # type: ignore[method-assign]
         whole = model.training_step(batch, 0)
     assert float(whole) == pytest.approx(float(alone + 0.5 * own * (mode == "finetune")), rel=1e-5)
+
+
+def test_an_encoder_given_as_an_object_counts_as_what_it_is(tmp_path: Path) -> None:
+    """Trained weights that are passed on in Python are no random baseline, and each has a name of its own."""
+    drawn = tiny_image_encoder()
+    assert Finetune(drawn, Classify()).weights.startswith("random-")
+    save_encoder(drawn, tmp_path / "encoder")
+    loaded = load_encoder(tmp_path / "encoder")
+    by_object, by_name = Finetune(loaded, Classify()), Finetune(str(tmp_path / "encoder"), Classify())
+    assert by_object.weights == by_name.weights == fingerprint(loaded)
+    assert origin(by_object) == ("ImageEncoder", "ssl")
+    assert Finetune(f"random:{tmp_path / 'encoder'}", Classify()).weights.startswith("random-")

@@ -218,3 +218,11 @@ def test_evaluation_within_a_budget_sees_each_item_once(world: int) -> None:
     assert any(len(batch) == 6 for batch in batches)
     free = [EvalSampler(42, 6, size, r, world, budget=1e9).keys for r in range(world)]
     assert free == [EvalSampler(42, 6, size, r, world).keys for r in range(world)]
+
+
+def test_an_epoch_that_is_limited_ends_there() -> None:
+    """What comes after the limit is never trained on, so nothing may look at it either."""
+    sampler = EpochSampler(lambda epoch: [[i] for i in range(10)], lambda: 0, limit=5)
+    assert list(sampler) == [[(0, i)] for i in range(5)]
+    later = EpochSampler(lambda epoch: [[i] for i in range(10)], lambda: 7, rank=0, limit=5)
+    assert list(later) == [[(1, i)] for i in range(2, 5)]

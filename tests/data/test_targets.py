@@ -311,3 +311,10 @@ def test_speech_names_the_row_of_an_empty_field(tmp_path: Path, sound: Maker) ->
         Speech(str(tmp_path)).serve(Request(target="class"))
     with pytest.raises(UserError, match="row 3: 'text' is empty"):
         Speech(str(tmp_path), target="text").serve(Request(target="characters"))
+
+
+def test_truth_values_are_padded_with_false() -> None:
+    rows = [torch.tensor([True]), torch.tensor([False, True])]
+    assert stacked(rows).tolist() == [[True, False], [False, True]]
+    assert stacked([torch.tensor([1]), torch.tensor([2, 3])]).tolist() == [[1, -100], [2, 3]]
+    assert stacked([torch.tensor([1.0]), torch.tensor([2.0, 3.0])]).tolist() == [[1, 0], [2, 3]]

@@ -97,3 +97,17 @@ def test_what_blocks_add_last_is_reachable(name: str) -> None:
         pass
     encoder(batch)
     assert added == []
+
+
+def test_what_replaces_a_patch_stands_where_the_patch_stood() -> None:
+    """As in BEiT and DINOv2: the mask token takes the patch's place before positions are added."""
+    encoder, batch = both("vit")
+    tokens, by = encoder.embed(batch), torch.randn(encoder.dim)
+    where = torch.rand(tokens.mask.shape, generator=torch.manual_seed(0)) < 0.5
+    net = encoder.net
+    patches = net.patch_embed((batch.images - encoder.mean) / encoder.std)
+    masked = torch.where(where[..., None], by, patches.flatten(1, -2)).view(patches.shape)
+    wanted = net._pos_embed(masked)[:, net.num_prefix_tokens :]
+    torch.testing.assert_close(tokens.replace(where, by).values, wanted)
+    kept = tokens.keep(torch.tensor([[1, 3]] * len(where)))
+    torch.testing.assert_close(kept.replace(torch.ones_like(kept.mask), by).values, by + tokens.positions[:, [1, 3]])

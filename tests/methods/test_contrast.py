@@ -15,6 +15,7 @@ from tiny import QUIET, image_batch, text_batch, tiny_image_encoder, tiny_speech
 from torch import Tensor
 
 import ssl_suite
+from ssl_suite.bench.reading import read_runs
 from ssl_suite.cli import main
 from ssl_suite.core.batch import JointBatch, TextBatch
 from ssl_suite.core.encoder import Encoded, Encoder
@@ -163,6 +164,21 @@ def test_parts_of_other_rows_are_refused() -> None:
         emoji().part("picture")
 
 
+def test_rows_of_other_tables_are_not_paired_by_their_numbers(tmp_path: Path) -> None:
+    for name, header in (("a", "text"), ("b", "text"), ("c", "id,text"), ("d", "id,text")):
+        cells = [f"row {i}" if header == "text" else f"n{i},row {i}" for i in range(12)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *cells]))
+    parts = {name: Text(str(tmp_path / f"{name}.csv"), tokenizer="byte") for name in "abcd"}
+    with pytest.raises(UserError, match=r"12 rows|11 rows|10 rows|give both tables a column `id`"):
+        Joint({"a": parts["a"], "b": parts["b"]}).serve(Request(pretrains=True))
+    Joint({"c": parts["c"], "d": parts["d"]}).serve(Request(pretrains=True))  # ids say which belong together
+
+
+def test_what_the_joint_data_are_told_holds_for_the_parts() -> None:
+    data = emoji(num_workers=2, on_error="skip")
+    assert {(part.num_workers, part.on_error) for part in data.named.values()} == {(2, "skip")}
+
+
 def test_speech_and_text_are_joined_too() -> None:
     parts = {
         "voice": Speech("samples:prompts", where={"language": "en"}),
@@ -265,6 +281,27 @@ def test_retrieval_is_judged_from_the_folders_and_gives_a_row(run: Path) -> None
     )
     assert main(["report", str(run)]) == 0
     assert "Contrast" in (run / "report.html").read_text()
+
+
+def test_random_weights_are_judged_too_and_called_so(run: Path) -> None:
+    places = {name: f"random:{run / 'clip/encoder' / name}" for name in ("image", "text")}
+    store = run / "random.sqlite"
+    base = ["test", "-c", str(run / "judge.yaml"), "--results", str(store)]
+    assert main([*base, f"--model.encoders={places}", "--out", str(run / "r")]) == 0
+    half = places | {"text": str(run / "clip/encoder/text")}
+    assert main([*base, f"--model.encoders={half}", "--out", str(run / "h")]) == 0
+    with sqlite3.connect(store) as database:
+        found = set(database.execute("select method, role from results"))
+    assert found == {("random", "random"), ("random+Contrast", "ssl")}
+
+
+def test_a_joint_run_validates_predicts_and_is_one_run_of_a_report(run: Path) -> None:
+    places = {name: str(run / "clip/encoder" / name) for name in ("image", "text")}
+    options = ["-c", str(run / "clip.yaml"), f"--model.encoders={places}"]
+    assert main(["validate", *options, "--out", str(run / "v")]) == 0
+    assert main(["predict", *options, "--out", str(run / "p"), "--split", "test"]) == 0
+    assert [(r.folder, r.info["method"]) for r in read_runs(run, []) if r.folder == "clip"] == [("clip", "Contrast")]
+    assert all(r.train for r in read_runs(run, []) if r.folder == "clip")
 
 
 def test_recall_and_zero_shot_are_those_of_a_slow_reading(run: Path) -> None:

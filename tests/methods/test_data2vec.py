@@ -298,3 +298,11 @@ def test_the_teacher_is_what_is_written_and_what_a_checkpoint_gives(image_folder
     torch.save(old, tmp_path / "old.ckpt")
     with pytest.raises(UserError, match=r"old\.ckpt was written by an earlier version of the suite"):
         encoder_of(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize(("rate", "length"), [(0.7, 15), (0.7, 35), (0.85, 30), (0.85, 70), (0.8, 64)])
+def test_no_visible_position_is_hidden_too(rate: float, length: int) -> None:
+    tokens = Tokens(torch.zeros(3, length, 2), torch.ones(3, length, dtype=torch.bool), dense=True)
+    chosen = Holes(rate, block=1).draw(tokens, torch.arange(3), 2)
+    visible = torch.zeros(6, length, dtype=torch.bool).scatter(1, chosen.places, True)
+    assert torch.equal(visible, ~chosen.hidden)

@@ -203,3 +203,13 @@ def test_heads_learn_at_their_own_rates(shapes: str, tmp_path: Path) -> None:
     moved = {n: float((p - kept[n]).abs().max()) for n, p in task.named_parameters()}
     assert moved["heads.0.weight"] == pytest.approx(0.1 * moved["head.weight"], rel=1e-3)
     assert moved["heads.1.weight"] == 0
+
+
+def test_a_probe_that_looks_at_the_inputs_keeps_no_features(
+    shapes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "cache"))
+    _, model = run(Images(shapes, image_size=16, batch_size=8, target="tone"), Brightness(), tmp_path / "a", epochs=1)
+    assert not (tmp_path / "cache/features").exists()
+    _, plain = run(Images(shapes, image_size=16, batch_size=8, target="tone"), Classify(), tmp_path / "b", epochs=1)
+    torch.testing.assert_close(model.readout.state_dict(), plain.readout.state_dict())

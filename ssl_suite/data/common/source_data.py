@@ -204,6 +204,9 @@ class SourceData(DataModule):
     def size(self, split: str) -> int:
         return len(self.rows[split])
 
+    def numbered(self, split: str) -> str:
+        return "" if "id" in self.rows[split].columns else self.rows[split].name
+
     def ids(self, split: str) -> list[str]:
         """The column `id`, else each row's place in the source."""
         rows = self.rows[split]

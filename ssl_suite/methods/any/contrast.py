@@ -55,15 +55,9 @@ class Contrast(Method):
         self.bias = nn.Parameter(torch.tensor(-10.0), requires_grad=loss == "sigmoid")
         self.take_heads()
 
-    def embed(self, batch: JointBatch) -> list[Tensor]:
-        """The unit vectors of each part, (B, projection_dim)."""
-        return [
-            F.normalize(self.projections[name](encoder(batch.parts[name]).pooled).float(), dim=-1)
-            for name, encoder in self.encoders.items()
-        ]
-
     def step(self, batch: JointBatch) -> StepOutput:
-        first, second = self.embed(batch)
+        pooled = {name: encoder(batch.parts[name]).pooled for name, encoder in self.encoders.items()}  # (B, D) each
+        first, second = (F.normalize(self.projections[n](v).float(), dim=-1) for n, v in pooled.items())  # (B, P)
         scale = self.scale.clamp(max=MOST).exp() if self.loss == "softmax" else self.scale.exp()
         others = self.training and dist.is_available() and dist.is_initialized()  # ranks may validate unequal batches
         firsts, seconds = (torch.cat(all_gather(v)) if others else v for v in (first, second))
@@ -72,7 +66,7 @@ class Contrast(Method):
             loss = (softmax_loss(scale * first @ seconds.T, place) + softmax_loss(scale * second @ firsts.T, place)) / 2
         else:
             loss = sigmoid_loss(scale * first @ seconds.T + self.bias, place)
-        return StepOutput(loss, {"scale": scale.detach()}, features=first)
+        return StepOutput(loss, {"scale": scale.detach()}, features=next(iter(pooled.values())))
 
 
 def softmax_loss(logits: Tensor, place: int = 0) -> Tensor:

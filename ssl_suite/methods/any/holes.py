@@ -68,7 +68,7 @@ class Holes:
         score = draws(seeds, length, times, stream=300)
         if self.block > 1:
             score = score + (self.blocks(tokens, seeds, count, times) == self.inverse)
-        keep = (count * (1 - self.rate)).round().clamp(min=1)
+        keep = (count.double() * (1 - self.rate)).round().clamp(min=1)  # as Python rounds `k`
         k = max(1, round(length * (1 - self.rate)))
         places = score.masked_fill(~mask, -1.0).topk(k).indices
         real = torch.arange(k, device=mask.device) < keep  # (N, k)
