@@ -81,16 +81,7 @@ class Finetune(Evaluation):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         known = getattr(self.task, "labels", None)
-        request = Request(
-            target=self.task.target,
-            labels=known,
-            tokenizer=self.encoder.tokenizer,
-            vocab_size=self.encoder.config.get("vocab_size"),
-            longest=self.encoder.longest,
-            preprocess=self.encoder.preprocess,
-            stride=self.encoder.stride,
-        )
-        self.data.serve(request)
+        self.data.serve(Request.of(self.encoder, target=self.task.target, labels=known))
         if self.encoder.modality == "text":
             self.encoder.tokenizer = self.data.tokenizer
         if known is None:

@@ -6,7 +6,7 @@ import functools
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
@@ -157,9 +157,9 @@ class Method(TrainModule):
     def request(self) -> Request:
         """What this method asks of its data."""
         if len(self.encoders) > 1:
-            parts = {name: replace(wish(encoder), aligned=True) for name, encoder in self.encoders.items()}
+            parts = {n: Request.of(e, pretrains=True, aligned=True) for n, e in self.encoders.items()}
             return Request(pretrains=True, watch=self.watch, parts=parts)
-        return replace(wish(self.encoder), views=self.views, watch=self.watch)
+        return Request.of(self.encoder, pretrains=True, views=self.views, watch=self.watch)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -242,18 +242,6 @@ class Method(TrainModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(B, D) embeddings."""
         return self.embeddings(batch)
-
-
-def wish(encoder: Encoder) -> Request:
-    """What pretraining an encoder asks of its data."""
-    return Request(
-        pretrains=True,
-        tokenizer=encoder.tokenizer,
-        vocab_size=encoder.config.get("vocab_size"),
-        longest=encoder.longest,
-        stride=encoder.stride,
-        preprocess=encoder.preprocess,
-    )
 
 
 def mean_of(value: Tensor | Term) -> Tensor:

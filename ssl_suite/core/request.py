@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssl_suite.core.task import Labels
+
+if TYPE_CHECKING:
+    from ssl_suite.core.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,18 @@ class Request:
     aligned: bool = False
     parts: dict[str, Request] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, encoder: Encoder, **more: Any) -> Request:
+        """What any model on this encoder asks: inputs as it learned from; and more."""
+        return cls(
+            tokenizer=encoder.tokenizer,
+            vocab_size=encoder.config.get("vocab_size"),
+            longest=encoder.longest,
+            stride=encoder.stride,
+            preprocess=encoder.preprocess,
+            **more,
+        )
 
     @property
     def kinds(self) -> list[str]:

@@ -69,10 +69,7 @@ def data_for(encoder: Encoder, source: str | Rows, **options: Any) -> DataModule
         data.take({"test": source})
     if isinstance(data, Text):
         data.pack, data.split_long, data.max_length = False, False, getattr(encoder, "max_length", data.max_length)
-    vocab = encoder.config.get("vocab_size")
-    data.serve(
-        Request(tokenizer=encoder.tokenizer, vocab_size=vocab, longest=encoder.longest, preprocess=encoder.preprocess)
-    )
+    data.serve(Request.of(encoder))
     return data
 
 

@@ -47,8 +47,7 @@ class Scorer(Evaluation):
         length, longest = getattr(self.data, "max_length", 0), self.encoder.longest
         if longest is not None and length > longest:
             raise UserError(f"data.max_length is {length}, the encoder reads {longest} tokens; lower it to that.")
-        vocab_size = self.encoder.config.get("vocab_size")
-        self.data.serve(Request(tokenizer=self.encoder.tokenizer, vocab_size=vocab_size))
+        self.data.serve(Request.of(self.encoder))
 
     def log_likelihoods(self, batch: ChoiceBatch) -> Tensor:
         """(N,) Σ log p of the scored tokens of each sequence."""

@@ -68,17 +68,7 @@ class Retrieval(Evaluation):
         self.text = next((name for name, encoder in self.encoders.items() if encoder.modality == "text"), None)
         if self.template is not None and self.text is None:
             raise UserError("model.template describes classes in words: one of the encoders must read text.")
-        parts = {
-            name: Request(
-                tokenizer=encoder.tokenizer,
-                vocab_size=encoder.config.get("vocab_size"),
-                longest=encoder.longest,
-                preprocess=encoder.preprocess,
-                stride=encoder.stride,
-                aligned=True,
-            )
-            for name, encoder in self.encoders.items()
-        }
+        parts = {name: Request.of(encoder, aligned=True) for name, encoder in self.encoders.items()}
         self.data.serve(Request(target="class" if self.template else None, parts=parts))
 
     def embed(self, name: str, batch: Any) -> Tensor:
