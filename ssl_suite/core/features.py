@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from ssl_suite.core.store import Plan, Shard
 if TYPE_CHECKING:
     from ssl_suite.core.data import DataModule
 
-SHARD = 64e6
+SHARD = 32e6
 """Bytes of a shard: what writing one takes of memory, a few times, and little enough to share out among processes."""
 
 Encode = Callable[[Batch], Encoded]
@@ -105,7 +106,7 @@ class Features(Dataset[FeatureBatch]):
 def planned(data: DataModule, split: str, encode: Encode, dtype: torch.dtype) -> Plan:
     """Cuts a split into shards of about `SHARD` bytes, after encoding its longest item alone to see what it takes.
 
-    A shard holds a multiple of `eval_batch_size` items where it can, so that batches are those of the whole split.
+    A shard holds whole batches, so that the encoder runs as fast as on the split, unless it grew to four times that.
     """
     n, lengths = data.size(split), data.lengths(split)
     order = range(n) if lengths is None else sorted(range(n), key=lambda i: -lengths[i])
@@ -118,11 +119,10 @@ def planned(data: DataModule, split: str, encode: Encode, dtype: torch.dtype) ->
     taken = int(encoded.mask.sum()) * sum(state.shape[2] for state in encoded.states) * dtype.itemsize
     longest = 1.0 if lengths is None or pooled else max(lengths[found[0]], 1e-9)
     sizes = [taken / longest * (1.0 if lengths is None or pooled else lengths[i]) for i in range(n)]
-    step = data.eval_batch_size if lengths is None and taken * data.eval_batch_size <= SHARD else 1
     starts, held = [0], 0.0
-    for start in range(0, n, step):
-        more = sum(sizes[start : start + step])
-        if held and held + more > SHARD:
+    for start, more in enumerate(sizes):
+        whole = held >= SHARD and (start - starts[-1]) % data.eval_batch_size == 0
+        if whole or (held and held + more > 4 * SHARD):
             starts.append(start)
             held = 0.0
         held += more
@@ -131,7 +131,7 @@ def planned(data: DataModule, split: str, encode: Encode, dtype: torch.dtype) ->
 
 def encoded_shards(
     data: DataModule, split: str, encode: Encode, plan: Plan, numbers: Iterator[int], dtype: torch.dtype
-) -> Iterator[tuple[int, Shard]]:
+) -> Iterator[tuple[int, Callable[[], Shard]]]:
     """Runs the encoder over the items of some shards.
 
     Args:
@@ -143,7 +143,7 @@ def encoded_shards(
         dtype: of the features.
 
     Yields:
-        Number and shard; values and lengths are empty where no item could be read.
+        Number, and what puts the shard together, in any thread; one without items where none could be read.
     """
     begun: deque[tuple[int, int]] = deque()
     lengths = data.lengths(split)
@@ -162,14 +162,15 @@ def encoded_shards(
     for batch in data.loader(batches(), data.dataset(split), False).all():
         if batch is not None:
             encoded = encode(batch)
-            values = torch.stack(list(encoded.states), 2)[encoded.mask].to(dtype).cpu()  # (ΣT, S, D)
-            pieces += values.split(encoded.mask.sum(1).tolist())
+            states, mask = torch.stack(list(encoded.states), 2), encoded.mask.cpu()  # (B, T, S, D)
+            values = (states.flatten(0, 1) if mask.all() else states[encoded.mask]).to(dtype).cpu()  # (ΣT, S, D)
+            pieces += values.split(mask.sum(1).tolist())
             index += batch.index.tolist()
         number, count = begun[0]
         done += 1
         if done == count:
             begun.popleft()
-            yield number, _shard(pieces, index, dtype)
+            yield number, partial(_shard, pieces, index, dtype)
             pieces, index, done = [], [], 0
 
 

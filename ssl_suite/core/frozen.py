@@ -153,16 +153,19 @@ class Frozen:
         self._stores.append(store)
         self._plans[split] = store.plan
 
+        def write(number: int, shard: Callable[[], Shard]) -> None:
+            store.write(number, shard())
+
         def make(numbers: Iterator[int]) -> None:
             """A thread writes a shard while the encoder makes the next."""
-            written: Future[None] | None = None
+            writing: Future[None] | None = None
             with ThreadPoolExecutor(1) as writer:
                 for number, shard in encoded_shards(self.data, split, self.encode, store.plan, numbers, self.dtype):
-                    if written is not None:
-                        written.result()
-                    written = writer.submit(store.write, number, shard)
-            if written is not None:
-                written.result()
+                    if writing is not None:
+                        writing.result()
+                    writing = writer.submit(write, number, shard)
+            if writing is not None:
+                writing.result()
 
         return store.complete(make, first=rank * len(store.plan) // world)
 
@@ -173,7 +176,8 @@ class Frozen:
         def make() -> list[Shard]:
             plan = self._plan(split)
             numbers = iter(range(rank, len(plan), world))
-            made = gathered(list(encoded_shards(self.data, split, self.encode, plan, numbers, self.dtype)))
+            parts = encoded_shards(self.data, split, self.encode, plan, numbers, self.dtype)
+            made = gathered([(number, shard()) for number, shard in parts])
             return [shard for _, shard in sorted(made, key=lambda one: one[0])]
 
         if world == 1:
@@ -195,7 +199,8 @@ class Frozen:
         """What features of the training split would say if they were kept: which items have some, and their moments."""
         rank, world = self.data.place
         plan = self._plan("train")
-        made = encoded_shards(self.data, "train", self.encode, plan, iter(range(rank, len(plan), world)), self.dtype)
+        parts = encoded_shards(self.data, "train", self.encode, plan, iter(range(rank, len(plan), world)), self.dtype)
+        made = ((number, shard()) for number, shard in parts)
         found = sorted(gathered([(n, s.index.tolist(), s.moments) for n, s in made]), key=lambda part: part[0])
         items = [i for _, index, _ in found for i in index]
         self._note_skipped("train", items)

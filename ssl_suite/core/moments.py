@@ -8,8 +8,8 @@ from functools import reduce
 
 from torch import Tensor
 
-ROWS = 4096
-"""Rows that are widened to float64 at a time."""
+WIDE = 2**16
+"""Numbers that are widened to float64 at a time: few enough to stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Moments:
     @classmethod
     def of(cls, values: Tensor) -> Moments:
         """Of (N, S, D) values."""
-        return cls.join([cls._few(some) for some in values.split(ROWS)])
+        return cls.join([cls._few(some) for some in values.split(max(1, WIDE // max(1, values[0:1].numel())))])
 
     @classmethod
     def _few(cls, values: Tensor) -> Moments:

@@ -51,6 +51,15 @@ def test_shakespeare_scores_both_sides(tmp_path: Path) -> None:
     assert (tmp_path / "curve.svg").read_text().count("seed 0") >= 1
 
 
+def test_features_are_written_and_learned_from() -> None:
+    options = ["--tiny", "--format", "json"]
+    done = subprocess.run([sys.executable, "features.py", *options], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["GB"] == pytest.approx(12 * 50 * 2 * 32 * 4 / 1e9)
+    assert figures["features / loop"] > 0
+
+
 def test_byol_judges_both_sides_and_what_they_must_beat(image_folder: str) -> None:
     options = [
         "--tiny",

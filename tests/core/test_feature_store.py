@@ -31,12 +31,12 @@ def shard(items: range) -> Shard:
 class Maker:
     """Makes shards and remembers which."""
 
-    def __init__(self, store: Store, seconds: float = 0.0) -> None:
-        self.store, self.seconds, self.made = store, seconds, []  # type: ignore[var-annotated]
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.made: list[int] = []
 
     def __call__(self, numbers: Iterator[int]) -> None:
         for number in numbers:
-            time.sleep(self.seconds)
             self.store.write(number, shard(self.store.plan.items(number)))
             self.made.append(number)
 
@@ -77,8 +77,23 @@ def test_a_shard_cut_short_is_made_again(size: int, tmp_path: Path) -> None:
     assert again.made == [2]
 
 
+class Together(Maker):
+    """Writes nothing before another process has begun a shard as well."""
+
+    def __init__(self, store: Store, root: Path, rank: int) -> None:
+        super().__init__(store)
+        self.mine, self.others = root / f"begun{rank}", root / f"begun{1 - rank}"
+
+    def __call__(self, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            self.mine.touch()
+            while not self.others.exists():
+                time.sleep(0.01)
+            super().__call__(iter([number]))
+
+
 def share(rank: int, port: int, root: str) -> None:
-    maker = Maker(opened(Path(root)), seconds=0.05)
+    maker = Together(opened(Path(root)), Path(root), rank)
     maker.store.complete(maker, first=2 * rank)
     Path(root, f"made{rank}").write_text(" ".join(map(str, maker.made)))
 

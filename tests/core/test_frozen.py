@@ -140,7 +140,7 @@ def test_many_shards_hold_what_one_does(
         return len(features.shards), values(features), losses
 
     one = made()
-    monkeypatch.setattr(features_module, "SHARD", 900)
+    monkeypatch.setattr(features_module, "SHARD", 400)
     monkeypatch.setenv("SSL_SUITE_CACHE", str(tmp_path / "another"))
     many = made()
     assert (one[0], many[0] > 2) == (1, True)
