@@ -128,7 +128,7 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
         "recipe": recipe_hash(model.run_config or {}),
         "checkpoint": sha256(run.checkpoint)[:16] if run.checkpoint else "",
         "validation": validation,
-        "chosen_on": data.size("validation") if math.isfinite(validation) else 0,
+        "chosen_on": data.size("validation") if math.isfinite(validation) and data.has("validation") else 0,
         "seconds": round(time.time() - run.started, 2),
         "run": os.path.relpath(run.out, run.store.parent),
         "command": model.command,
