@@ -13,7 +13,7 @@ recipe() { # NAME COMMAND OPTION...
 
 mkdir -p "$out"
 for name in bert roberta albert spanbert ernie electra elmo gpt shakespeare; do
-    recipe "$name" fit -c "configs/text/$name.yaml" -c configs/trainer/smoke.yaml --overwrite true
+    recipe "$name" fit -c "configs/text/$name.yaml" -c configs/text/smoke.yaml --overwrite true
 done
 judge=(--model.encoder "$out/bert/encoder" --overwrite true --test_after true)
 recipe classify fit -c configs/text/classify.yaml "${judge[@]}" --data.labels 500

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities import rank_zero_info
 
 from ssl_suite.cli.callbacks import ExpectMonitors, KeepRun, RequireTest
 from ssl_suite.cli.display import show
@@ -208,7 +209,9 @@ class SuiteCLI(LightningCLI):
                 checkpoint=Path(config.ckpt_path) if config.ckpt_path and self.command == "test" else None,
                 overwrite=config.overwrite,
             )
-            record(self.trainer, self.model, run)
+            if (rows := record(self.trainer, self.model, run)) and self.command == "fit":
+                said = f"test/{rows[0].metric} {rows[0].value:.4f}"
+                rank_zero_info(f"{said}, in {run.store}: `ssl-suite results {run.store.parent}` shows all.")
 
 
 def proposed_task(data: Any) -> Namespace:

@@ -126,9 +126,13 @@ class DataModule(pl.LightningDataModule, ABC):
         """Names all rows of the task, whatever encoder reads them and whichever of them a seed gives labels."""
         return "|".join(f"{split}:{self.fingerprint(split)}" for split in self.splits())
 
-    def numbered(self, split: str) -> str:
-        """What the numbers of items count, where `ids` are no names; empty where they are."""
+    def rows_of(self, split: str) -> str:
+        """Names the table and which of its rows the items are, whatever of a row is read."""
         return self.fingerprint(split)
+
+    def has_names(self, split: str) -> bool:
+        """Whether `ids` are names that the data give, rather than numbers."""
+        return False
 
     def ids(self, split: str) -> list[str]:
         """A name for each item of a split."""

@@ -94,7 +94,9 @@ class Finetune(Evaluation):
         if self.mode == "probe":
             self._freeze()
             if self.readout.standardize and stage == "fit":
-                self.readout.fit(self.data.frozen.measure() if self.task.inputs else self.data.frozen.moments)
+                self.readout.fit(
+                    self.data.frozen.measure() if self.task.inputs or self.data.augments else self.data.frozen.moments
+                )
             if self.task.inputs:
                 self.data.use_inputs()
 

@@ -13,6 +13,7 @@ from weakref import WeakSet
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
+from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import Encode, Features, default_cache, encoded_shards, planned
 from ssl_suite.core.loader import Loader
@@ -42,6 +43,10 @@ class Room:
     keep: bool = True
     disk_gb: float = 50.0
     memory_gb: float = 4.0
+
+    def __post_init__(self) -> None:
+        within("model.room.disk_gb", self.disk_gb, above=0)
+        within("model.room.memory_gb", self.memory_gb, above=0)
 
     @property
     def bound(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ssl_suite.core.checkpoint import encoder_of
@@ -67,6 +67,21 @@ def _load(text: str) -> Encoder:
     load_weights(encoder, folder)
     encoder.check()
     return encoder
+
+
+def side_by_side(source: Mapping[str, Encoder | str] | str) -> Mapping[str, Encoder | str]:
+    """Several encoders: as they are given, or those that a joint run wrote, untrained ones for `random:RUN`.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not isinstance(source, str):
+        return source
+    random, place = ("random:", source.removeprefix("random:")) if source.startswith("random:") else ("", source)
+    folders = encoder_folders(Path(located(place)))
+    if not folders or folders == [Path(located(place))]:
+        raise UserError(f"{place} holds no encoders side by side; name each: {{image: FOLDER, text: FOLDER}}.")
+    return {folder.name: f"{random}{folder}" for folder in folders}
 
 
 def untrained(source: str) -> Encoder:

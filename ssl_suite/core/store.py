@@ -23,8 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ssl_suite.core.files import Lock, replacing, sweep, write_text
+from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.moments import Moments
 
+INDEX, LEASE = "index.json", ".lease"
 PASSING = "passing-"
 """How the names of stores begin that go first: features that nobody will ask for again."""
 
@@ -53,16 +55,24 @@ class Shard:
             save_file(tensors, str(temporary))
 
     @classmethod
-    def load(cls, path: Path) -> Shard | None:
-        """Maps a file; None where there is none, or one that is cut short."""
+    def load(cls, path: Path, items: range) -> Shard | None:
+        """Maps a file; None where there is none, or one that is cut short or not of these items."""
         try:
-            found = load_file(str(path)) if path.exists() else None
-        except (SafetensorError, OSError):
+            found = load_file(str(path)) if path.exists() else {}
+            moments = Moments(int(found["count"]), found["mean"], found["squares"])
+            shard = cls(found["values"], found["lengths"], found["index"], moments)
+        except (SafetensorError, OSError, KeyError):
             return None
-        if found is None:
-            return None
-        moments = Moments(int(found["count"]), found["mean"], found["squares"])
-        return cls(found["values"], found["lengths"], found["index"], moments)
+        return shard if shard.is_of(items) else None
+
+    def is_of(self, items: range) -> bool:
+        """Whether what it says of itself can be true of some of these items."""
+        index = self.index.tolist()
+        return (
+            index == sorted(set(index) & set(items))
+            and len(index) == len(self.lengths)
+            and int(self.lengths.sum()) == len(self.values) == self.moments.count
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ class Store:
 
     def shard(self, number: int) -> Shard | None:
         """A shard that is there and whole."""
-        if number not in self._shards and (shard := Shard.load(self._path(number))):
+        if number not in self._shards and (shard := Shard.load(self._path(number), self.plan.items(number))):
             self._shards[number] = shard
         return self._shards.get(number)
 
@@ -163,7 +173,8 @@ def open_store(root: Path, name: str, plan: Callable[[], Plan], bound: float) ->
     Returns:
         The store; None where it would not fit beside those in use, or on the disk.
     """
-    folder, lease = root / name, Lock(root / name / ".lease")
+    folder, lease = root / name, Lock(root / name / LEASE)
+    begun = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with Lock(root / ".lock"):
         folder.mkdir(exist_ok=True)
@@ -178,7 +189,7 @@ def open_store(root: Path, name: str, plan: Callable[[], Plan], bound: float) ->
                 gc.collect()  # stores of models that are gone are in use no more
                 fits = _make_room(root, folder, made.size, bound)
             if fits:
-                write_text(folder / "index.json", json.dumps(asdict(made)))  # now the one used last
+                write_text(folder / INDEX, json.dumps(asdict(made) | {"hash": _hash(made)}))  # now the one used last
     except BaseException:
         lease.release()
         raise
@@ -186,22 +197,29 @@ def open_store(root: Path, name: str, plan: Callable[[], Plan], bound: float) ->
         return Store(folder, made, lease)
     lease.release()
     with Lock(root / ".lock"):
-        if _free(folder):
+        if begun and _free(folder):
             shutil.rmtree(folder)
     return None
 
 
 def _read_plan(folder: Path) -> Plan | None:
     try:
-        found = json.loads((folder / "index.json").read_text())
-        return Plan(tuple(found["starts"]), found["size"], found["pooled"])
+        found = json.loads((folder / INDEX).read_text())
+        plan = Plan(tuple(found["starts"]), found["size"], found["pooled"])
+        return plan if found["hash"] == _hash(plan) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
+def _hash(plan: Plan) -> str:
+    """Tells an index that somebody changed."""
+    return config_hash(asdict(plan))
+
+
 def _make_room(root: Path, mine: Path, size: int, bound: float) -> bool:
     """Removes other stores until one of `size` bytes fits; none where that does not suffice."""
-    others = [folder for folder in root.iterdir() if folder.is_dir() and folder != mine]
+    found = [path for path in root.iterdir() if path != mine and not path.is_symlink()]
+    others = [path for path in found if (path / LEASE).is_file()]  # what else lies here is nobody's to remove
     sizes = {folder: _size(folder) for folder in others}
     free = sorted((f for f in others if _free(f)), key=lambda f: (not f.name.startswith(PASSING), _used(f)))
     there = _size(mine)
@@ -230,13 +248,13 @@ def _size(folder: Path) -> int:
 
 def _used(folder: Path) -> float:
     """When a store was opened last."""
-    path = folder / "index.json"
+    path = folder / INDEX
     return os.stat(path if path.exists() else folder).st_mtime
 
 
 def _free(folder: Path) -> bool:
     """Whether nobody has a store open."""
-    lease = Lock(folder / ".lease")
+    lease = Lock(folder / LEASE)
     taken = lease.take(wait=False)
     lease.release()
     return taken

@@ -90,9 +90,16 @@ def encode(
         yield batch.index, [v[m].float().cpu() for v, m in zip(values, mask, strict=True)]
 
 
+def untaught(name: str, encoder: Encoder, sequence: bool = False) -> Readout:
+    """A readout before any task; raises UserError for one that a task has to teach."""
+    if name == "weighted_sum":
+        raise UserError("The readout weighted_sum has weights once a task has learnt them; use last, mean or layer:K.")
+    return Readout(name, encoder, sequence)
+
+
 def embeddings(encoder: Encoder, data: DataModule, split: str, readout: str = "last") -> tuple[list[str], Tensor]:
     """Ids and (N, D) embeddings of a split, in its order, of any data module that was served."""
-    seen = Readout(readout, encoder, sequence=False)
+    seen = untaught(readout, encoder)
     batches = list(encode(encoder, data, data.eval_dataloader(split), seen))
     index = torch.cat([places for places, _ in batches])
     vectors, order, ids = torch.cat([v for _, values in batches for v in values]), index.argsort(), data.ids(split)
@@ -158,16 +165,12 @@ def write_embeddings(
         raise UserError(f"{out} exists and holds no embeddings of this suite; choose another --out.")
     within("--batch_size", batch_size, low=1, whole=True)
     within("--workers", workers, low=0, whole=True)
-    if readout == "weighted_sum":
-        raise UserError(
-            "--readout weighted_sum has weights only once a task has learnt them; use last, mean or layer:K."
-        )
     split = SPLIT_OF.get(split, split)
     load_all()
     model = load_encoder(encoder)
     if image_size is not None and model.modality != "image":
         raise UserError("--image_size is for images.")
-    seen = Readout(readout, model, sequence=frames)
+    seen = untaught(readout, model, sequence=frames)
     reading = {"batch_size": batch_size, "num_workers": workers, "column": column, "image_size": image_size}
     data = data_for(model, source, **reading, **({"on_error": on_error} if on_error != "raise" else {}))
     loader = data.eval_dataloader(split)

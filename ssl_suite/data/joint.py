@@ -70,8 +70,9 @@ class Joint(DataModule):
             part.serve(asked)
         for name, part in self.named.items():
             for split in self.splits():
-                rows = ((data.ids(split), data.numbered(split)) for data in (self.first, part))
-                if len({(tuple(ids), table) for ids, table in rows}) > 1:
+                both = self.first, part
+                ids = all(data.has_names(split) for data in both) and part.ids(split) == self.first.ids(split)
+                if not ids and part.rows_of(split) != self.first.rows_of(split):
                     raise UserError(
                         f"The {split} split of {self.source_name} has {self.first.size(split)} rows for "
                         f"{next(iter(self.named))!r} and {part.size(split)} others for {name!r}: an item of a joint "

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchaudio.transforms import MelSpectrogram
 
 from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
-from ssl_suite.core.check import within
+from ssl_suite.core.check import one_of, within
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.transformer import Transformer, TrunkConfig
@@ -165,6 +165,8 @@ class SpeechEncoder(Encoder):
         heads: attention heads of a transformer.
         causal: a transformer that sees the past only (a gru always does).
         dropout: in the trunk.
+        positions: of a transformer that sees both sides: a convolution (wav2vec 2.0), which feels where a recording
+            ends, or rotary, which knows distances alone. A causal one has rotary ones.
     """
 
     modality = "speech"
@@ -181,8 +183,10 @@ class SpeechEncoder(Encoder):
         heads: int = 8,
         causal: bool = False,
         dropout: float = 0.1,
+        positions: Literal["convolution", "rotary"] = "convolution",
     ) -> None:
         super().__init__()
+        one_of("positions", positions, ("convolution", "rotary"))
         for name, value in (("channels", channels), ("dim", dim), ("heads", heads)):
             within(name, value, low=1, whole=True)
         within("layers", layers, low=1, high=10_000, whole=True)
@@ -195,10 +199,11 @@ class SpeechEncoder(Encoder):
         elif dim % 16:
             raise UserError(f"A transformer over speech needs dim divisible by 16, not {dim}.")
         else:
-            positions: Literal["rotary", "none"] = "rotary" if causal else "none"
+            rotary = causal or positions == "rotary"
             self.project = nn.Linear(self.frontend.dim, dim)
-            self.positions = None if causal else ConvPositions(dim)
-            config = TrunkConfig(dim, layers, heads, causal, positions=positions, dropout=dropout)
+            self.positions = None if rotary else ConvPositions(dim)
+            kind: Literal["rotary", "none"] = "rotary" if rotary else "none"
+            config = TrunkConfig(dim, layers, heads, causal, positions=kind, dropout=dropout)
             self.trunk = Transformer(config)
 
     def embed(self, batch: SpeechBatch) -> Tokens:

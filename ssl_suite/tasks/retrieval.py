@@ -13,6 +13,7 @@ from ssl_suite.core.batch import JointBatch, TextBatch, lengths_to_mask
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.load import side_by_side
 from ssl_suite.core.module import Evaluation
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.outcomes import gathered
@@ -31,7 +32,7 @@ class Retrieval(Evaluation):
     class whose description is the most similar; chance is 1 / number of classes, and k / number of items.
 
     Args:
-        encoders: folders of two that were contrasted, or `random:FOLDER`: `{image: RUN/encoder/image, text: ...}`.
+        encoders: the run that contrasted two, `random:RUN`, or a folder for each: `{image: FOLDER, text: FOLDER}`.
         ks: how many answers are looked at; the first selects models.
         template: of a text that describes a class, `{}` its label, such as `a picture of {}`; None: no classes.
     """
@@ -39,15 +40,20 @@ class Retrieval(Evaluation):
     mode = "zero-shot"
 
     def __init__(
-        self, encoders: dict[str, Encoder | str], ks: Sequence[int] = (1, 5, 10), template: str | None = None
+        self, encoders: dict[str, Encoder | str] | str, ks: Sequence[int] = (1, 5, 10), template: str | None = None
     ) -> None:
+        encoders = dict(side_by_side(encoders))
         if len(encoders) != 2:
             raise UserError(f"Retrieval is between two encoders, not {len(encoders)}.")
         super().__init__(encoders, Optim())
+        if not ks:
+            raise UserError("model.ks is empty; name how many answers are looked at: [1, 5, 10].")
         for k in ks:
             within("model.ks", k, low=1, whole=True)
-        if template is not None and template.count("{}") != 1:
-            raise UserError(f"model.template {template!r} must have one {{}}, where the label goes.")
+        if template is not None and (template.count("{}") != 1 or template.count("{") != 1):
+            raise UserError(
+                f"model.template {template!r} must have one {{}}, where the label goes, and no other brace."
+            )
         self.ks, self.template = tuple(ks), template
         heads = [weight for e in self.encoders.values() if (weight := e.heads.get(HEAD)) is not None]
         width = min(len(weight) for weight in heads) if heads else min(e.dim for e in self.encoders.values())

@@ -34,9 +34,11 @@ class Slots(Task):
     labels: Labels
     unseen: Labels
 
-    def __init__(self, slots: list[str], hidden: int = 0, dropout: float = 0.0) -> None:
+    def __init__(self, slots: list[str] | None = None, hidden: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
         check_head(hidden, dropout)
+        if slots is None:
+            raise UserError("Slots needs the names of an answer's parts: --model.task.slots '[action, place]'.")
         if not slots or len(set(slots)) != len(slots) or "accuracy" in slots:
             raise UserError(f"task.slots names the slots of an answer, each once: not {slots}.")
         self.target = dict.fromkeys(slots, "class")

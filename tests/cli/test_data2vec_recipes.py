@@ -14,7 +14,7 @@ from ssl_suite.methods.any.holes import Holes
 
 @pytest.mark.parametrize(
     ("modality", "small", "shared"),
-    [("image", "data2vec_digits", False), ("text", "data2vec_small", True)],
+    [("image", "data2vec_digits", False), ("text", "data2vec_small", True), ("speech", "data2vec_small", True)],
 )
 def test_a_small_recipe_changes_sizes_and_keeps_the_objective(
     modality: str, small: str, shared: bool, capsys: pytest.CaptureFixture[str]

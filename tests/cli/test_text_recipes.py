@@ -20,7 +20,7 @@ RECIPES = [
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_recipe_parses_and_shrinks_to_the_smoke_size(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     full = printed(capsys, f"text/{name}.yaml")
-    small = printed(capsys, f"text/{name}.yaml", "trainer/smoke.yaml")
+    small = printed(capsys, f"text/{name}.yaml", "text/smoke.yaml")
     assert small["model"]["class_path"] == full["model"]["class_path"]
     before, after = (c["model"]["init_args"]["encoder"] for c in (full, small))
     assert after["class_path"] == before["class_path"]

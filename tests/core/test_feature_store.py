@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from processes import run_processes
+from safetensors.torch import save_file
 from tiny import files_below
 
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import Lock
-from ssl_suite.core.frozen import _memory, remembered
+from ssl_suite.core.frozen import Room, _memory, remembered
 from ssl_suite.core.moments import Moments
 from ssl_suite.core.store import PASSING, Plan, Shard, Store, open_store
 
@@ -199,3 +201,57 @@ def test_what_is_in_memory_keeps_within_its_bound() -> None:
     assert not ask("d", 101, users["c"])
     assert made == ["a", "b", "c"]
     _memory.clear()
+
+
+def zeroed(content: bytes) -> bytes:
+    """What is left of a shard whose tensors were lost, but not its length."""
+    head = 8 + int.from_bytes(content[:8], "little")
+    return content[:head] + bytes(len(content) - head)
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "another", "incomplete"])
+def test_a_shard_that_is_not_of_its_items_is_made_again(damage: str, tmp_path: Path) -> None:
+    filled(tmp_path, "a", 1)
+    first, second = (tmp_path / f"a/00000{k}.safetensors" for k in (0, 1))
+    if damage == "incomplete":
+        save_file({"values": torch.zeros(3, 1, 2)}, str(first))
+    else:
+        first.write_bytes(zeroed(first.read_bytes()) if damage == "zeroed" else second.read_bytes())
+    again = Maker(opened(tmp_path))
+    found = again.store.complete(again)
+    assert again.made == [0]
+    assert found[0].index.tolist() == found[0].values[:, 0, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"starts": [], "size": 1, "pooled": true}', '{"starts": [0, 3], "size": "x"}', "[1]", "{"]
+)
+def test_an_index_that_is_not_its_own_is_made_again(text: str, tmp_path: Path) -> None:
+    filled(tmp_path, "a", 1)
+    (tmp_path / "a/index.json").write_text(text)
+    assert opened(tmp_path).plan == PLAN
+
+
+def test_features_that_no_longer_fit_are_not_thrown_away(tmp_path: Path) -> None:
+    filled(tmp_path, "a", 1)
+    before = files_below(tmp_path / "a")
+    assert open_store(tmp_path, "a", lambda: PLAN, 10) is None
+    assert files_below(tmp_path / "a") == before
+    assert open_store(tmp_path, "b", lambda: PLAN, 10) is None
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_is_no_store_is_left_alone(tmp_path: Path) -> None:
+    filled(tmp_path, "a", 1)
+    (tmp_path / "mine/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    size = filled(tmp_path, "b", 2)
+    opened(tmp_path, "c", bound=2 * size)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["b", "c", "mine"]
+    assert files_below(tmp_path / "mine") == []
+
+
+@pytest.mark.parametrize("gigabytes", [-1, 0, float("nan")])
+def test_a_bound_is_a_number_above_nothing(gigabytes: float) -> None:
+    with pytest.raises(UserError, match=r"model\.room\.disk_gb"):
+        Room(disk_gb=gigabytes)

@@ -20,6 +20,7 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import save_encoder
 from ssl_suite.data.embeddings import data_for, embeddings
+from ssl_suite.encoders.simple import Fbank
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
 TEXTS = ["a cat sat", "the dog ran far away over green hills", "a", "some small houses"]
@@ -172,3 +173,26 @@ def test_the_public_names_are_the_bases() -> None:
     assert ssl_suite.Encoder is Encoder
     with pytest.raises(AttributeError, match="no attribute 'Encode'"):
         _ = ssl_suite.Encode
+
+
+def test_whole_numbers_are_samples_of_their_own_depth_or_refused() -> None:
+    wave = (np.sin(np.arange(8000) / 9) * 30000).astype(np.int16)
+    wanted = ssl_suite.embed(Fbank(), [(wave, 16000)])
+    np.testing.assert_array_equal(ssl_suite.embed(Fbank(), [(wave.astype(">i2"), 16000)]), wanted)
+    np.testing.assert_allclose(ssl_suite.embed(Fbank(), [(wave / 32768, 16000)]), wanted, atol=1e-4)
+    for other in (wave.astype(np.int64), wave.tolist(), (wave // 256).astype(np.int8)):
+        with pytest.raises(UserError, match=r"the wave is of .*int(8|64); give one channel.*int16 or int32"):
+            ssl_suite.embed(Fbank(), [(other, 16000)])
+
+
+def test_a_rate_without_a_short_filter_is_refused() -> None:
+    with pytest.raises(UserError, match="16,001 samples a second, which no short filter makes 16,000"):
+        ssl_suite.embed(Fbank(), [(np.zeros(16001, np.float32), 16001)])
+    for rate in (True, 10**10):
+        with pytest.raises(UserError, match="must be a whole number of samples"):
+            ssl_suite.embed(Fbank(), [(np.zeros(16001, np.float32), rate)])
+
+
+def test_weights_that_no_task_has_taught_weigh_nothing() -> None:
+    with pytest.raises(UserError, match="weighted_sum has weights once a task has learnt them"):
+        ssl_suite.embed(Fbank(), [(np.zeros(16000, np.float32), 16000)], readout="weighted_sum")

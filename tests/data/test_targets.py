@@ -318,3 +318,13 @@ def test_truth_values_are_padded_with_false() -> None:
     assert stacked(rows).tolist() == [[True, False], [False, True]]
     assert stacked([torch.tensor([1]), torch.tensor([2, 3])]).tolist() == [[1, -100], [2, 3]]
     assert stacked([torch.tensor([1.0]), torch.tensor([2.0, 3.0])]).tolist() == [[1, 0], [2, 3]]
+
+
+def test_numbers_beyond_float32_are_no_numbers() -> None:
+    with pytest.raises(UserError, match=r"row 1: 'y' holds 1e\+300, not a number"):
+        targets("value", train=[1e300, 2.0])
+
+
+def test_truth_values_are_no_frames() -> None:
+    with pytest.raises(UserError, match="not a list of whole numbers from 0"):
+        targets("frames", train=[[True, False]])

@@ -27,6 +27,10 @@ ENCODERS: dict[str, Any] = {
     "albert": (lambda: TextEncoder(261, 32, 2, 2, shared=True, embedding_dim=8, norm="post"), TEXT),
     "lstm": (lambda: LSTMEncoder(261, 32), TEXT),
     "conv": (lambda: SpeechEncoder(mels=12, trunk="transformer", dim=32, layers=2, heads=2), SPEECH),
+    "turning": (
+        lambda: SpeechEncoder(mels=12, trunk="transformer", dim=32, layers=2, heads=2, positions="rotary"),
+        SPEECH,
+    ),
     "wave": (lambda: SpeechEncoder("waveform", channels=16, trunk="transformer", dim=32, layers=2, heads=2), SPEECH),
     "gru": (lambda: SpeechEncoder(mels=12, dim=32, layers=1), SPEECH),
     "fbank": (lambda: Fbank(12, 2), SPEECH),
@@ -55,7 +59,7 @@ def test_forward_is_contextualise_of_embed(name: str) -> None:
     torch.testing.assert_close(again.states[-1], whole.states[-1])
 
 
-@pytest.mark.parametrize("name", ["text", "rotary", "causal", "albert", "conv", "wave", "vit"])
+@pytest.mark.parametrize("name", ["text", "rotary", "causal", "albert", "conv", "turning", "wave", "vit"])
 def test_all_places_kept_are_the_whole(name: str) -> None:
     encoder, batch = both(name)
     tokens = encoder.embed(batch)

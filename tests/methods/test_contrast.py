@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import transformers
+from PIL import Image
 from tiny import QUIET, image_batch, text_batch, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
 from torch import Tensor
 
@@ -174,6 +175,19 @@ def test_rows_of_other_tables_are_not_paired_by_their_numbers(tmp_path: Path) ->
     Joint({"c": parts["c"], "d": parts["d"]}).serve(Request(pretrains=True))  # ids say which belong together
 
 
+def test_a_table_of_files_and_captions_is_one_table(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    for split in ("train", "validation"):
+        for i in range(3):
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"img/{split}{i}.png")
+        rows = [f"img/{split}{i}.png,caption {i}" for i in range(3)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["image,text", *rows]))
+    parts = {"image": Images(str(tmp_path), image_size=16), "text": Text(str(tmp_path), tokenizer="byte")}
+    data = Joint(parts)
+    data.serve(Request(pretrains=True))
+    assert data.ids("train") == [f"img/train{i}.png" for i in range(3)]
+
+
 def test_what_the_joint_data_are_told_holds_for_the_parts() -> None:
     data = emoji(num_workers=2, on_error="skip")
     assert {(part.num_workers, part.on_error) for part in data.named.values()} == {(2, "skip")}
@@ -281,6 +295,21 @@ def test_retrieval_is_judged_from_the_folders_and_gives_a_row(run: Path) -> None
     )
     assert main(["report", str(run)]) == 0
     assert "Contrast" in (run / "report.html").read_text()
+
+
+def test_a_run_stands_for_its_encoders(run: Path) -> None:
+    for place in (run / "clip", run / "clip/encoder"):
+        assert (
+            list(Retrieval(str(place)).encoders)
+            == list(Contrast(str(place), projection_dim=8).encoders)
+            == ["image", "text"]
+        )
+    assert Retrieval(f"random:{run / 'clip'}").weights.count("random-") == 2
+    with pytest.raises(UserError, match="encoder/text holds no encoders side by side; name each"):
+        Retrieval(str(run / "clip/encoder/text"))
+    for options, said in (({"ks": ()}, "model.ks is empty"), ({"template": "{x} {}"}, "must have one {}")):
+        with pytest.raises(UserError, match=said):
+            Retrieval(str(run / "clip"), **options)
 
 
 def test_random_weights_are_judged_too_and_called_so(run: Path) -> None:

@@ -91,12 +91,16 @@ def _value(value: Any, where: str, modality: Modality) -> Any:
 
 def _wav(wave: Any, rate: Any, where: str) -> bytes:
     """A wave as a file that holds the very same samples."""
-    samples = np.asarray(wave)
-    if samples.ndim != 1 or samples.dtype.kind not in "fi":
-        raise UserError(f"{where}: the wave is of shape {samples.shape} and {samples.dtype}; give one channel, (N,).")
-    if not isinstance(rate, int | np.integer) or rate <= 0:
+    samples = np.asarray(wave.detach() if hasattr(wave, "detach") else wave)
+    whole = samples.dtype.kind == "i"
+    if samples.ndim != 1 or samples.dtype.kind not in "fi" or (whole and samples.dtype.itemsize not in (2, 4)):
+        raise UserError(
+            f"{where}: the wave is of shape {samples.shape} and {samples.dtype}; give one channel, (N,), of float in "
+            "[-1, 1], int16 or int32."
+        )
+    if not isinstance(rate, int | np.integer) or isinstance(rate, bool) or not 0 < rate < 10**7:
         raise UserError(f"{where}: the rate is {rate!r}, but must be a whole number of samples a second.")
-    exact = samples if samples.dtype in (np.int16, np.int32) else samples.astype(np.float32)
+    exact = samples.astype(samples.dtype.newbyteorder("=") if whole else np.float32)
     file = io.BytesIO()
     subtype = {"int16": "PCM_16", "int32": "PCM_32"}.get(str(exact.dtype), "FLOAT")
     soundfile.write(file, exact, int(rate), format="WAV", subtype=subtype)

@@ -17,6 +17,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.source import Rows
 
+MOST = torch.finfo(torch.float32).max
 KINDS: dict[str, type[TargetKind]] = {}
 """All kinds by name."""
 
@@ -175,7 +176,7 @@ class Value(TargetKind):
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not math.isfinite(number):
+        if not abs(number) <= MOST:
             raise UserError(f"{self.rows.where(row)}: {self.column!r} holds {value!r}, not a number.")
         return number
 
@@ -246,7 +247,7 @@ class Frames(Sequence):
         wanted = "a list of whole numbers from 0, one for each state of the encoder"
         values = self.lists(wanted)
         for i, value in enumerate(values):
-            if not all(isinstance(v, int) and v >= 0 for v in value):
+            if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value):
                 raise UserError(f"{self.rows.where(i)}: {self.column!r} holds {repr(value)[:60]}, not {wanted}.")
         return [[str(v) for v in value] for value in values]
 

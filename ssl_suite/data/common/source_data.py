@@ -60,6 +60,8 @@ class SourceData(DataModule):
         splits = {"train": train, "validation": validation, "test": test}
         self.given = {split: place for split, place in splits.items() if place is not None}
         named = target if isinstance(target, dict) else {"": target}
+        if not all(isinstance(column, str) for column in named.values()):
+            raise UserError(f"data.target names a column for each slot; it is {target!r}.")
         columns = {f"target.{slot}".rstrip("."): column for slot, column in named.items()}
         for name, value in {"source": source, **columns, **self.given}.items():
             if value is not None and not value.strip():
@@ -204,8 +206,12 @@ class SourceData(DataModule):
     def size(self, split: str) -> int:
         return len(self.rows[split])
 
-    def numbered(self, split: str) -> str:
-        return "" if "id" in self.rows[split].columns else self.rows[split].name
+    def rows_of(self, split: str) -> str:
+        rows = self.rows[split]
+        return f"{rows.name}|{len(rows)}|{None if rows.numbers is None else rows.numbers.tolist()}"
+
+    def has_names(self, split: str) -> bool:
+        return "id" in self.rows[split].columns
 
     def ids(self, split: str) -> list[str]:
         """The column `id`, else each row's place in the source."""

@@ -27,6 +27,8 @@ EXTENSIONS = frozenset((
 ))  # fmt: skip
 UNREAD = frozenset((".m4a", ".m4b", ".aac", ".wma", ".amr", ".ac3", ".ape", ".wv", ".webm", ".mp2", ".mka", ".3gp"))
 list_audio = Media("audio", EXTENSIONS, UNREAD)
+FILTER = 20_000_000
+"""Greatest product of the reduced rates that are resampled: 441 · 160 for a CD's."""
 BLOCK = 1 << 20
 """Frames that are decoded at once, whatever a header promises."""
 STREAMED = 2_000_000_000
@@ -75,6 +77,9 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
             f"{name} holds samples that are no numbers (NaN or infinite, the first at {start + at / rate:.3f} s); "
             "replace it, or set on_error: skip."
         )
+    common = math.gcd(rate, RATE)
+    if (rate // common) * (RATE // common) > FILTER:
+        raise BadItem(f"{name} has {rate:,} samples a second, which no short filter makes {RATE:,}; convert it.")
     return resample(wave, rate, RATE)
 
 

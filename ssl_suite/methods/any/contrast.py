@@ -15,6 +15,7 @@ from ssl_suite.core.batch import JointBatch
 from ssl_suite.core.check import one_of, within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.load import side_by_side
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 
@@ -26,7 +27,7 @@ class Contrast(Method):
     """Contrast each pair with all other ones of the batch, over all ranks (CLIP, arXiv:2103.00020, figure 3).
 
     Args:
-        encoders: two, by the names of the parts of a batch.
+        encoders: two, by the names of the parts of a batch; or the run that wrote two.
         loss: `softmax`, over the rows and over the columns of the similarities; or `sigmoid`, each similarity by itself
             (SigLIP, arXiv:2303.15343, algorithm 1).
         projection_dim: width of the space where they meet.
@@ -37,11 +38,12 @@ class Contrast(Method):
 
     def __init__(
         self,
-        encoders: dict[str, Encoder | str],
+        encoders: dict[str, Encoder | str] | str,
         loss: Literal["softmax", "sigmoid"] = "softmax",
         projection_dim: int = 256,
         optim: Optim = Optim(lr=5e-4, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, warmup_ratio=0.05),
     ) -> None:
+        encoders = dict(side_by_side(encoders))
         if len(encoders) != 2:
             raise UserError(f"Contrast takes two encoders, not {len(encoders)}: {{image: ..., text: ...}}.")
         super().__init__(encoders, optim)
@@ -54,6 +56,11 @@ class Contrast(Method):
         self.scale = nn.Parameter(torch.tensor(math.log(1 / 0.07 if loss == "softmax" else 10)))
         self.bias = nn.Parameter(torch.tensor(-10.0), requires_grad=loss == "sigmoid")
         self.take_heads()
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.data.batch_size < 2:
+            raise UserError("Contrast tells the items of a batch apart: data.batch_size must be at least 2.")
 
     def step(self, batch: JointBatch) -> StepOutput:
         pooled = {name: encoder(batch.parts[name]).pooled for name, encoder in self.encoders.items()}  # (B, D) each
