@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ssl_suite.bench import figures
-from ssl_suite.core.folder import run_of
 
 TRAIN_LOSS = ("train/loss", "train/loss_epoch", "train/loss_step")
 VAL_LOSS = ("val/loss", "val/loss_epoch")
@@ -41,6 +40,11 @@ class Run:
             return str(self.info["name"])
         part, _, name = self.folder.rpartition("/")
         return name if part.endswith("pretrain") else str(self.info.get("method", "?"))
+
+
+def run_of(folder: Path) -> Path:
+    """The run whose encoder folder this is; itself if it is of none. See `core.folder.encoder_folder`."""
+    return next((place.parent for place in (folder, folder.parent) if place.name == "encoder"), folder)
 
 
 def read_runs(folder: Path, notes: list[str]) -> list[Run]:

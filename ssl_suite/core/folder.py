@@ -36,11 +36,6 @@ def encoder_folder(run: Path, name: str) -> Path:
     return run / ENCODER if name == ENCODER else run / ENCODER / name
 
 
-def run_of(folder: Path) -> Path:
-    """The run whose encoder folder this is; itself if it is of none."""
-    return next((parent.parent for parent in (folder, folder.parent) if parent.name == ENCODER), folder)
-
-
 def encoder_folders(folder: Path) -> list[Path]:
     """The encoder folders that a run's `encoder` folder is or holds; none if there is anything else in it."""
     if not folder.is_dir():

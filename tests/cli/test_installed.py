@@ -22,8 +22,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     others = shutil.ignore_patterns("__pycache__", "brown", "corpus", "dna", "emoji", "prompts", "sentences")
+    caches = shutil.ignore_patterns("__pycache__")
     for name in ("ssl_suite", "configs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=others)
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            ignore=lambda at, names: (others if at.endswith("samples") else caches)(at, names),
+        )
     return folder
 
 

@@ -16,6 +16,7 @@ from tiny import differing
 
 from ssl_suite.core.data import DataModule, Request
 from ssl_suite.data.image.images import Images
+from ssl_suite.data.joint import Joint
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.prompts.documents import Documents
 from ssl_suite.data.text.prompts.prompts import Prompts
@@ -42,6 +43,7 @@ CASES: dict[str, tuple[type[DataModule], dict[str, Any], Request]] = {
     "questions": (Questions, CHAR, Request(target="span")),
     "pairs": (GLUE, CHAR | {"task": "rte"}, CLASS),
     "prompts": (Prompts, {"template": "{text} It was {label}."}, Request(tokenizer=TOKENIZER)),
+    "joint": (Joint, {}, Request(pretrains=True)),
     "documents": (Documents, {"max_length": 12}, Request(tokenizer=TOKENIZER)),
 }
 
@@ -88,12 +90,22 @@ def test_a_process_that_was_not_forked_reads_the_same(name: str, sources: dict[s
     cls, options, request = CASES[name]
     found = []
     for workers in (0, 1):
-        data = cls(source=sources[name], batch_size=3, num_workers=workers, **options)  # type: ignore[call-arg]
+        given = {"parts": joint(sources["classes"])} if name == "joint" else {"source": sources[name]}
+        data = cls(batch_size=3, num_workers=workers, **given, **options)
         data.serve(request)
         loader = data.train_dataloader() if data.has("train") else data.eval_dataloader("test")
-        found.append([vars(batch) for batch in loader])
+        found.append([contents(batch) for batch in loader])
     assert len(found[0]) > 1
     assert differing(*found) == []
+
+
+def contents(batch: Any) -> dict[str, Any]:
+    parts = {name: vars(part) for name, part in getattr(batch, "parts", {}).items()}
+    return vars(batch) | {"parts": parts}
+
+
+def joint(source: str) -> dict[str, DataModule]:
+    return {name: Text(source, tokenizer="char", pack=False, split_long=False) for name in "ab"}
 
 
 def test_every_data_module_is_tried() -> None:
