@@ -45,8 +45,8 @@ class Room:
     memory_gb: float = 4.0
 
     def __post_init__(self) -> None:
-        within("model.room.disk_gb", self.disk_gb, above=0)
-        within("model.room.memory_gb", self.memory_gb, above=0)
+        within("model.room.disk_gb", self.disk_gb, low=0)
+        within("model.room.memory_gb", self.memory_gb, low=0)
 
     @property
     def bound(self) -> float:

@@ -93,7 +93,7 @@ def encode(
 def untaught(name: str, encoder: Encoder, sequence: bool = False) -> Readout:
     """A readout before any task; raises UserError for one that a task has to teach."""
     if name == "weighted_sum":
-        raise UserError("The readout weighted_sum has weights once a task has learnt them; use last, mean or layer:K.")
+        raise UserError("The readout weighted_sum has weights only once a task has learnt them; use last or mean.")
     return Readout(name, encoder, sequence)
 
 

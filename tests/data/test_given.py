@@ -194,5 +194,5 @@ def test_a_rate_without_a_short_filter_is_refused() -> None:
 
 
 def test_weights_that_no_task_has_taught_weigh_nothing() -> None:
-    with pytest.raises(UserError, match="weighted_sum has weights once a task has learnt them"):
+    with pytest.raises(UserError, match="weighted_sum has weights only once a task has learnt them"):
         ssl_suite.embed(Fbank(), [(np.zeros(16000, np.float32), 16000)], readout="weighted_sum")
