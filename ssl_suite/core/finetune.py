@@ -142,24 +142,27 @@ class Finetune(Evaluation):
 
     def forward(self, batch: Batch) -> tuple[Any, Tensor]:
         """Returns the task's output and the mask of its time axis."""
+        return self._judge(self._encoded(batch), batch)
+
+    def _encoded(self, batch: Batch) -> Encoded:
+        """The states that the readout needs."""
         if isinstance(batch, FeatureBatch):
-            return self._judge(batch.encoded(), batch)
-        return self._judge(self._select(batch) if self.mode == "probe" else self.encoder(batch), batch)
+            return batch.encoded()
+        return self._select(batch) if self.mode == "probe" else self.readout.select(self.encoder(batch))
 
     def _judge(self, encoded: Encoded, batch: Batch) -> tuple[Any, Tensor]:
-        selected = self.readout.select(encoded) if self.mode == "finetune" else encoded
-        features, mask = self.readout(selected)
+        features, mask = self.readout(encoded)
         return self.task(features, mask, *(getattr(batch, name) for name in self.task.inputs)), mask
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        encoded = self.encoder(batch) if self.mode == "finetune" else None
-        output, mask = self(batch) if encoded is None else self._judge(encoded, batch)
+        encoded = self._encoded(batch)
+        output, mask = self._judge(encoded, batch)
         assert batch.target is not None
         loss = self.task.loss(output, mask, batch.target)
-        terms = {} if encoded is None else encoded.losses
+        terms = encoded.losses if self.mode == "finetune" else {}  # of a frozen encoder nothing can change them
         values = {"loss": loss, **{name: term.mean for name, term in terms.items()}}
         self.log_scalars("train", detached(values), batch, bar=("loss",))
-        return torch.stack([loss, *(term.mean * term.scale for term in terms.values())]).sum() if terms else loss
+        return loss + sum(term.mean * term.scale for term in terms.values())
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Any, Tensor]:
         output, mask = self(batch)

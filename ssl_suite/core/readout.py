@@ -74,7 +74,7 @@ class Readout(nn.Module):
             chosen = slice(None)
         states = encoded.states[chosen]
         if self.sequence:
-            return Encoded(states, encoded.mask, encoded.pooled)
+            return Encoded(states, encoded.mask, encoded.pooled, losses=encoded.losses)
         if self.kind == "last":
             vectors = [encoded.pooled]
         elif self.kind == "cls":
@@ -83,9 +83,8 @@ class Readout(nn.Module):
             vectors = list(encoded.means[chosen])
         else:
             vectors = [_mean(s, encoded.mask) for s in states]
-        return Encoded(
-            tuple(v[:, None] for v in vectors), encoded.mask.new_ones(len(encoded.pooled), 1), encoded.pooled
-        )
+        whole = encoded.mask.new_ones(len(encoded.pooled), 1)
+        return Encoded(tuple(v[:, None] for v in vectors), whole, encoded.pooled, losses=encoded.losses)
 
     def forward(self, selected: Encoded) -> tuple[Tensor, Tensor]:
         """Returns features (B, T, D) and mask (B, T); T is 1 for a task on whole inputs."""

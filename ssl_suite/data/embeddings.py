@@ -68,8 +68,8 @@ def data_for(encoder: Encoder, source: str | Rows, **options: Any) -> DataModule
     if not isinstance(source, str):
         data.take({"test": source})
     if isinstance(data, Text):
-        data.pack, data.split_long, data.max_length = False, False, getattr(encoder, "max_length", data.max_length)
-    data.serve(Request.of(encoder))
+        data.max_length = getattr(encoder, "max_length", data.max_length)
+    data.serve(Request.of(encoder, aligned=True))
     return data
 
 

@@ -23,6 +23,19 @@ from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, tokenizer_
 from ssl_suite.encoders.vocabulary import Again
 
 
+def encoders_tokenizer(request: Request, reader: str) -> Tokenizer:
+    """The tokenizer that comes with the encoder, which neither pads nor cuts from now on.
+
+    Raises:
+        UserError: there is none; `reader` says what cannot be read.
+    """
+    if request.tokenizer is None:
+        raise UserError(f"{reader} are read with the encoder's own tokenizer; name a pretrained encoder folder.")
+    request.tokenizer.no_padding()
+    request.tokenizer.no_truncation()
+    return request.tokenizer
+
+
 class TextSource(SourceData):
     """Base of what reads text with the encoder's tokenizer or, before there is one, with its own.
 

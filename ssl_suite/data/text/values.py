@@ -16,3 +16,9 @@ def texts_of(rows: Rows, column: str, start: int = 0, words: bool = False) -> It
         if not isinstance(value, kind):
             raise UserError(f"{rows.where(i)}: {column!r} holds {repr(value)[:60]}, not {wanted}.")
         yield value
+
+
+def expect_texts(rows: Rows, column: str, words: bool = False) -> None:
+    """Raises UserError at the first value of a column that is no text (or list of words)."""
+    for _ in texts_of(rows, column, words=words):
+        pass

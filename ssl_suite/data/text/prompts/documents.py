@@ -14,6 +14,8 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.text.listing import list_text
+from ssl_suite.data.text.source import encoders_tokenizer
+from ssl_suite.data.text.values import expect_texts
 from ssl_suite.encoders.tokenizer import token_id
 
 
@@ -67,15 +69,9 @@ class Documents(SourceData):
     def prepare(self, request: Request) -> None:
         super().prepare(request)
         self._windows.clear()
-        if request.tokenizer is None:
-            raise UserError("Documents are read with the encoder's own tokenizer; name a pretrained encoder folder.")
-        self.tokenizer: Tokenizer = request.tokenizer
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
+        self.tokenizer: Tokenizer = encoders_tokenizer(request, "Documents")
         for rows in self.rows.values():
-            for i, text in enumerate(rows.column(self.input_column)):
-                if not isinstance(text, str):
-                    raise UserError(f"{rows.where(i)}: {self.input_column!r} holds {repr(text)[:60]}, not a text.")
+            expect_texts(rows, self.input_column)
 
     def _cut(self, split: str) -> list[ChoiceItem]:
         if split not in self._windows:

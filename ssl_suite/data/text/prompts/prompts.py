@@ -20,6 +20,7 @@ from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.common.targets import Targets, few
 from ssl_suite.data.text.listing import list_text
 from ssl_suite.data.text.prompts.template import Template, split_spaces
+from ssl_suite.data.text.source import encoders_tokenizer
 from ssl_suite.encoders.tokenizer import token_id
 
 
@@ -87,11 +88,7 @@ class Prompts(SourceData):
     def prepare(self, request: Request) -> None:
         super().prepare(request)
         self._items.clear()
-        if request.tokenizer is None:
-            raise UserError("Prompts are read with the encoder's own tokenizer; name a pretrained encoder folder.")
-        self.tokenizer: Tokenizer = request.tokenizer
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
+        self.tokenizer: Tokenizer = encoders_tokenizer(request, "Prompts")
         for rows in self.rows.values():
             self.template.check(rows)
         self._right: dict[str, list[int]] = {}

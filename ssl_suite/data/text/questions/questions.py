@@ -30,15 +30,7 @@ ANSWER, NO_ANSWER = "answer", "no answer"
 
 @dataclass(frozen=True)
 class Asked:
-    """The questions of a split, as the task Span reads them.
-
-    Attributes:
-        ids: of each question.
-        answers: every text that counts as right for each question, none where it has no answer; None for a split
-            without answers.
-        question: window → number of its question.
-        read: (window, start, end) → the text between two positions of a window.
-    """
+    """The questions of a split, as the task Span reads them: see `tasks.spans.Asked`."""
 
     ids: list[str]
     answers: list[list[str]] | None

@@ -14,7 +14,7 @@ from ssl_suite.core.batch import Target
 from ssl_suite.data.common.source import Rows
 from ssl_suite.data.text.items import TextItem, TextItems
 from ssl_suite.data.text.sequences.symbols import Symbols, check_letters, check_words, spell
-from ssl_suite.data.text.values import texts_of
+from ssl_suite.data.text.values import expect_texts
 
 
 class Sequences(TextItems):
@@ -35,8 +35,7 @@ class Sequences(TextItems):
     def check(self) -> None:
         """Raises UserError at the first row that is not what it should be, before anything is encoded."""
         for column in self.columns:
-            for _ in texts_of(self.source, column, words=self.words):
-                pass
+            expect_texts(self.source, column, self.words)
 
     def read_with(self, tokenizer: Tokenizer, longest: int) -> None:
         """Settles how the rows are encoded: to at most `longest` tokens each."""
