@@ -68,7 +68,7 @@ def make_result(modality: str, method: str, role: str, task: str, value: float, 
         "validation": value, "seconds": 41.5, "run": run, "created": "2026-03-02T10:00:00+00:00", "version": "0.1.0",
         "command": f"ssl-suite fit -c configs/{modality}/probe.yaml --model.encoder runs/{method} --seed {seed}",
     }  # fmt: skip
-    values |= {"metric": metric, "direction": direction, "labels": labels} | other
+    values |= {"metric": metric, "direction": direction, "labels": labels, "chosen_on": 3000} | other
     return Result(modality, method, method, role, encoder, task=task, value=value, seed=seed, **values)  # type: ignore[arg-type]
 
 
