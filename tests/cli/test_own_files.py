@@ -63,3 +63,12 @@ def test_sts_b_without_a_header(tmp_path: Path, pretrained: dict[str, Path]) -> 
     )
     config = ["-c", str(tmp_path / "data.yaml"), f"--data.source={tmp_path}", "--data.max_length=16"]
     assert main([*rate, *config, *QUICK, f"--out={tmp_path / 'again'}"]) == 0
+
+
+def test_rows_too_few_to_hold_one_out_are_trained_on_and_the_last_weights_are_kept(tmp_path: Path) -> None:
+    """No figure of a validation that there is none of is waited for."""
+    pictures(tmp_path / "data", 3)
+    probe = ["fit", "-c", "image/probe", "--model.encoder=RawPixels", f"--data.source={tmp_path / 'data'}"]
+    options = ["--data.image_size=8", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
+    assert main([*probe, *options, f"--out={tmp_path / 'run'}"]) == 0
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["last.ckpt"]
