@@ -114,8 +114,9 @@ class SuiteCLI(LightningCLI):
                 "--model.encoder RUN/encoder --test_after true, or see its loss with validate."
             )
         options = (config.get("model") or {}).get("init_args", {})
-        named = options.get("encoders") or {"encoder": options.get("encoder")}
-        started = config.ckpt_path or all(isinstance(source, str) for source in dict(named).values())
+        given = options.get("encoders", options.get("encoder"))
+        named = isinstance(given, dict) and all(isinstance(source, str) for source in given.values())
+        started = config.ckpt_path or named or isinstance(given, str)
         if self.command != "fit" and issubclass(model, Method) and not started:
             raise UserError(
                 f"{self.command} needs trained weights: --model.encoder RUN/encoder, or --ckpt_path "

@@ -312,6 +312,13 @@ def test_a_run_stands_for_its_encoders(run: Path) -> None:
             Retrieval(str(run / "clip"), **options)
 
 
+def test_a_run_stands_for_its_encoders_on_the_command_line(run: Path) -> None:
+    for number, place in enumerate((run / "clip", f"random:{run / 'clip'}")):
+        out = ["--out", str(run / f"stands{number}")]
+        assert main(["test", "-c", str(run / "judge.yaml"), f"--model.encoders={place}", *out]) == 0
+        assert main(["validate", "-c", str(run / "clip.yaml"), f"--model.encoders={place}", *out]) == 0
+
+
 def test_random_weights_are_judged_too_and_called_so(run: Path) -> None:
     places = {name: f"random:{run / 'clip/encoder' / name}" for name in ("image", "text")}
     store = run / "random.sqlite"
