@@ -177,12 +177,12 @@ def fit(model: Finetune, data: Noise, **options: Any) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    sizes = Sizes(1.0, 32, 1, 4) if args.tiny else Sizes(10.0, 256, 12, 8)
+    sizes = Sizes(1.0, 32, 1, 4) if args.tiny else Sizes(10.0, args.dim, 12, 4)
     data = Noise(12 if args.tiny else round(args.gb * 1e9 / sizes.size), sizes)
     part = 2 if args.tiny else 8
 
     def probe(room: Room) -> Timed:
-        encoder = SpeechEncoder(stack=2, trunk="transformer", dim=sizes.dim, layers=sizes.layers, heads=sizes.dim // 16)
+        encoder = SpeechEncoder(stack=2, trunk="transformer", dim=sizes.dim, layers=sizes.layers, heads=max(1, sizes.dim // 64))
         model = Timed(encoder, Tag(), "weighted_sum", standardize=False, room=room)
         model.probed = part
         return model
@@ -203,6 +203,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gb", type=float, default=3.0, help="of features, 10⁹ bytes")
+    parser.add_argument("--dim", type=int, default=768, help="width of the encoder's 12 blocks")
     parser.add_argument("--disk", type=Path, help="folder for them; default: the system's for temporary files")
     parser.add_argument("--clock", choices=list(TIMERS), default="wall", help="cpu: processor time, of one thread")
     parser.add_argument("--format", choices=["table", "json"], default="table")

@@ -143,7 +143,7 @@ def encoded_shards(
         dtype: of the features.
 
     Yields:
-        Number, and what puts the shard together, in any thread; one without items where none could be read.
+        Number, and what puts the shard together, once, in any thread; one without items where none could be read.
     """
     begun: deque[tuple[int, int]] = deque()
     lengths = data.lengths(split)
@@ -166,6 +166,7 @@ def encoded_shards(
             values = (states.flatten(0, 1) if mask.all() else states[encoded.mask]).to(dtype).cpu()  # (ΣT, S, D)
             pieces += values.split(mask.sum(1).tolist())
             index += batch.index.tolist()
+            del encoded, states, values  # not held beside what the next batch makes
         number, count = begun[0]
         done += 1
         if done == count:
@@ -179,6 +180,7 @@ def _shard(pieces: list[Tensor], index: list[int], dtype: torch.dtype) -> Shard:
     order = sorted(range(len(index)), key=index.__getitem__)
     values = torch.cat([pieces[i] for i in order]) if order else torch.zeros(0, 1, 1, dtype=dtype)
     lengths = torch.tensor([len(pieces[i]) for i in order], dtype=torch.int64)
+    pieces.clear()
     moments = Moments.of(values)
     if dtype == torch.float16 and not moments.squares.isfinite().all():
         raise UserError("Some features are larger than float16 can hold; take --model.features float32.")
