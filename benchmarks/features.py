@@ -182,7 +182,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     part = 2 if args.tiny else 8
 
     def probe(room: Room) -> Timed:
-        encoder = SpeechEncoder(stack=2, trunk="transformer", dim=sizes.dim, layers=sizes.layers, heads=max(1, sizes.dim // 64))
+        heads = max(1, sizes.dim // 64)
+        encoder = SpeechEncoder(stack=2, trunk="transformer", dim=sizes.dim, layers=sizes.layers, heads=heads)
         model = Timed(encoder, Tag(), "weighted_sum", standardize=False, room=room)
         model.probed = part
         return model
