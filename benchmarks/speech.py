@@ -18,7 +18,8 @@ from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.speech.speech import Speech
-from ssl_suite.encoders.speech import LogMel, SpeechEncoder, Waveform
+from ssl_suite.encoders.frontend import LogMel, Waveform
+from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.methods.speech.apc import APC
 
 
@@ -44,9 +45,8 @@ def wav2vec2(args: argparse.Namespace) -> Case:
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     dim, layers, channels = (32, 1, 32) if args.tiny else (256, 4, 512)
-    ours = SpeechEncoder(
-        "waveform", channels=channels, trunk="transformer", dim=dim, layers=layers, heads=4, dropout=0.0
-    )
+    shape: dict[str, Any] = {"channels": channels, "dim": dim, "layers": layers, "heads": 4, "position_kernel": 65}
+    ours = SpeechEncoder("waveform", trunk="transformer", dropout=0.0, **shape)
     config = Wav2Vec2Config(
         hidden_size=dim,
         num_hidden_layers=layers,

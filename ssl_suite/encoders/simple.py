@@ -1,4 +1,4 @@
-"""What a learned encoder must beat: raw pixels, a bag of words, mean log-mel frames."""
+"""What a learned encoder must beat: raw pixels, a bag of words, log-mel frames and cepstra."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from ssl_suite.core.batch import ImageBatch, SpeechBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
+from ssl_suite.encoders.frontend import LogMel, MelCepstra, normalize_frames
 from ssl_suite.encoders.image import pixel_tokens, pixels_of
-from ssl_suite.encoders.speech import LogMel
 from ssl_suite.encoders.text import TextEncoder
 
 
@@ -62,6 +62,32 @@ class Fbank(Encoder):
         frames, mask = self.frontend.normalize(energies, tokens.mask)
         means = masked_mean(energies, tokens.mask).repeat(1, self.frontend.stack)
         return Encoded((frames,), mask, means, (means,))
+
+
+class Mfcc(Encoder):
+    """Mel-frequency cepstra, 13 with their first and second differences every 10 ms: SUPERB's MFCC.
+
+    Args:
+        normalize: along time, as an upstream; without it they are what HuBERT's first units are clusters of. Where
+            they are averaged, the raw ones are.
+    """
+
+    modality = "speech"
+    baseline = "MFCC"
+
+    def __init__(self, normalize: bool = True) -> None:
+        super().__init__()
+        self.frontend, self.normalize = MelCepstra(), normalize
+        self.dim, self.num_states, self.stride = self.frontend.dim, 1, self.frontend.stride
+
+    def embed(self, batch: SpeechBatch) -> Tokens:
+        return Tokens(*self.frontend(batch))
+
+    def contextualise(self, tokens: Tokens) -> Encoded:
+        cepstra = tokens.whole("Mfcc").values
+        means = masked_mean(cepstra, tokens.mask)
+        frames = normalize_frames(cepstra, tokens.mask) if self.normalize else cepstra
+        return Encoded((frames,), tokens.mask, means, (means,) if self.normalize else None)
 
 
 class BagOfWords(TextEncoder):

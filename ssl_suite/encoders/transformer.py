@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.positions import BiasGate, RelativeBias
 
 Places = tuple[Tensor, ...]
 """Rows and positions of M chosen states, as `nonzero(as_tuple=True)` gives them."""
@@ -33,6 +34,9 @@ class TrunkConfig:
             fused kernels serve on every device.
         eps: of the layer norms.
         shared: one block applied `layers` times (ALBERT, arXiv:1909.11942, section 3.1).
+        layer_drop: how often a block is passed by while it trains (arXiv:1909.11556).
+        buckets: of the gated relative bias, see `RelativeBias`; 0: there is none.
+        reach: of that bias.
     """
 
     dim: int
@@ -46,6 +50,9 @@ class TrunkConfig:
     dropout: float = 0.1
     eps: float = 1e-5
     shared: bool = False
+    layer_drop: float = 0.0
+    buckets: int = 0
+    reach: int = 800
 
     def __post_init__(self) -> None:
         for name in ("dim", "heads", "ffn"):
@@ -53,9 +60,12 @@ class TrunkConfig:
                 within(name, getattr(self, name), low=1, whole=True)
         within("layers", self.layers, low=0, high=10_000, whole=True)
         within("dropout", self.dropout, low=0, below=1)
+        within("layer_drop", self.layer_drop, low=0, below=1)
         within("eps", self.eps, above=0)
         if self.dim % self.heads:
             raise UserError(f"heads ({self.heads}) must divide dim ({self.dim}).")
+        if self.buckets and self.causal:
+            raise UserError("A relative bias (buckets) is for trunks that see both sides; leave causal false.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +160,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.causal, self.rotary = c.heads, c.causal, c.positions == "rotary"
         self.qkv, self.out = nn.Linear(c.dim, 3 * c.dim), nn.Linear(c.dim, c.dim)
+        self.gate = BiasGate(c.dim, c.heads) if c.buckets else None
 
     def forward(
         self,
@@ -159,6 +170,7 @@ class Attention(nn.Module):
         layer: int = 0,
         at: Places | None = None,
         places: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
@@ -170,6 +182,9 @@ class Attention(nn.Module):
         causal = self.causal and mask is None and t > 1
         if causal and start:  # the kernel's own flag would align the piece with the first key
             mask, causal = torch.ones(t, start + t, dtype=torch.bool, device=x.device).tril(start), False
+        if self.gate is not None and bias is not None:
+            logits = self.gate(x, bias).to(q)
+            mask = logits if mask is None else logits.masked_fill(~mask, -torch.inf)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         y = y.transpose(1, 2).reshape(b, t, d)
         return self.out(y if at is None else y[at])
@@ -233,12 +248,13 @@ class Block(nn.Module):
         layer: int = 0,
         at: Places | None = None,
         places: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         kept = x if at is None else x[at]
         if self.pre:
-            x = kept + self.dropout(self.attention(self.norm1(x), mask, cache, layer, at, places))
+            x = kept + self.dropout(self.attention(self.norm1(x), mask, cache, layer, at, places, bias))
             return x + self.dropout(self.feed_forward(self.norm2(x)))
-        x = self.norm1(kept + self.dropout(self.attention(x, mask, cache, layer, at, places)))
+        x = self.norm1(kept + self.dropout(self.attention(x, mask, cache, layer, at, places, bias)))
         return self.norm2(x + self.dropout(self.feed_forward(x)))
 
 
@@ -255,6 +271,7 @@ class Transformer(nn.Module):
         blocks = min(1, config.layers) if config.shared else config.layers
         self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
         self.norm = nn.LayerNorm(config.dim, config.eps) if config.norm == "pre" else nn.Identity()
+        self.bias = RelativeBias(config.heads, config.buckets, config.reach) if config.buckets else None
         self.apply(init_weights)
         for name, weight in self.named_parameters():
             if name.endswith(("attention.out.weight", "feed_forward.down.weight")):
@@ -284,12 +301,27 @@ class Transformer(nn.Module):
             where `at` is given.
         """
         seen = AttentionMask(self.config.causal, mask, documents).tensor()
+        bias = (
+            None
+            if self.bias is None
+            else self.bias(torch.arange(x.shape[1], device=x.device)[None] if places is None else places)
+        )
         states, last = [x], self.config.layers - 1
         for i in range(self.config.layers):
-            block = self.blocks[i % len(self.blocks)]
-            states.append(block(states[-1], seen, cache, i, at if i == last else None, places))
+            here = at if i == last else None
+            y = self.blocks[i % len(self.blocks)](states[-1], seen, cache, i, here, places, bias)
+            states.append(self.dropped(states[-1] if here is None else states[-1][here], y))
         states[-1] = self.norm(states[-1])
         return tuple(states)
+
+    def dropped(self, x: Tensor, y: Tensor) -> Tensor:
+        """A block's output, or at times its input: computed all the same, so that every parameter has a gradient.
+
+        Without one of some, data-parallel training stops; and nothing waits for the device to be told.
+        """
+        if not self.training or not self.config.layer_drop:
+            return y
+        return torch.where(torch.rand((), device=x.device) < self.config.layer_drop, x, y)
 
 
 def init_weights(module: nn.Module) -> None:

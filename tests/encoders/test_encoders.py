@@ -15,9 +15,9 @@ from ssl_suite.core.batch import ImageBatch, SpeechBatch, TextBatch
 from ssl_suite.core.ema import teacher_of
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.frontend import LogMel, Waveform
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.simple import BagOfWords, Fbank, RawPixels
-from ssl_suite.encoders.speech import LogMel, Waveform
 
 LENGTHS = [9000, 4321, 400]
 

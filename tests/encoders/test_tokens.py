@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import image_batch, speech_batch, text_batch
+from tiny import image_batch, speech_batch, text_batch, tiny_speech_encoder
 
 from ssl_suite.core.outputs import outputs_of
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.lstm import LSTMEncoder
-from ssl_suite.encoders.simple import Fbank, RawPixels
+from ssl_suite.encoders.simple import Fbank, Mfcc, RawPixels
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.encoders.text import TextEncoder
 
@@ -32,8 +32,16 @@ ENCODERS: dict[str, Any] = {
         SPEECH,
     ),
     "wave": (lambda: SpeechEncoder("waveform", channels=16, trunk="transformer", dim=32, layers=2, heads=2), SPEECH),
+    "stacked": (lambda: tiny_speech_encoder(trunk="transformer", position_layers=3, position_kernel=5), SPEECH),
+    "gated": (
+        lambda: tiny_speech_encoder(
+            frontend="waveform", trunk="transformer", conv_norm="group", norm="post", buckets=8, reach=9
+        ),
+        SPEECH,
+    ),
     "gru": (lambda: SpeechEncoder(mels=12, dim=32, layers=1), SPEECH),
     "fbank": (lambda: Fbank(12, 2), SPEECH),
+    "mfcc": (lambda: Mfcc(), SPEECH),
     "vit": (lambda: ImageEncoder("test_vit"), IMAGE),
     "resnet": (lambda: ImageEncoder("test_resnet"), IMAGE),
     "pixels": (lambda: RawPixels(8), IMAGE),
@@ -59,7 +67,9 @@ def test_forward_is_contextualise_of_embed(name: str) -> None:
     torch.testing.assert_close(again.states[-1], whole.states[-1])
 
 
-@pytest.mark.parametrize("name", ["text", "rotary", "causal", "albert", "conv", "turning", "wave", "vit"])
+@pytest.mark.parametrize(
+    "name", ["text", "rotary", "causal", "albert", "conv", "turning", "wave", "stacked", "gated", "vit"]
+)
 def test_all_places_kept_are_the_whole(name: str) -> None:
     encoder, batch = both(name)
     tokens = encoder.embed(batch)
@@ -84,7 +94,7 @@ def test_a_subset_sees_itself_alone_and_stands_where_it_stood(name: str) -> None
     torch.testing.assert_close(encoder.contextualise(kept).states[-1][kept.mask], cut[kept.mask], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["text", "albert", "conv", "vit"])
+@pytest.mark.parametrize("name", ["text", "albert", "conv", "gated", "vit"])
 def test_what_blocks_add_last_is_reachable(name: str) -> None:
     encoder, batch = both(name)
     with outputs_of(encoder.feed_forwards()) as added:

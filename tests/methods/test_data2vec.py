@@ -59,7 +59,7 @@ def dense(encoder: Any, tokens: Tokens, seen: Tensor) -> tuple[Tensor, list[Tens
     if isinstance(encoder, SpeechEncoder):
         assert encoder.positions is not None
         x = x * seen[..., None]
-        x = x + F.gelu(encoder.positions.convolution(x.transpose(1, 2)).transpose(1, 2))
+        x = x + F.gelu(encoder.positions.convolutions[0](x.mT)[..., : x.shape[1]].mT)
     if tokens.prefix is not None:
         x, apart = torch.cat([tokens.prefix, x], 1), tokens.prefix.shape[1]
         seen = F.pad(seen, (apart, 0), value=True)

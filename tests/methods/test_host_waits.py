@@ -44,7 +44,8 @@ def vit() -> ImageEncoder:
 
 
 def trunk() -> Any:
-    return tiny_speech_encoder(trunk="transformer", dim=32, layers=3, dropout=0.0)
+    shape = {"frontend": "waveform", "conv_norm": "group", "buckets": 8, "reach": 9, "layer_drop": 0.1}
+    return tiny_speech_encoder(trunk="transformer", dim=32, layers=3, dropout=0.0, **shape)
 
 
 def data2vec(encoder: Any, block: int) -> Data2Vec:

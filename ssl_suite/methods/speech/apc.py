@@ -12,7 +12,8 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.term import Term
-from ssl_suite.encoders.speech import RATE, SpeechEncoder
+from ssl_suite.encoders.frontend import RATE
+from ssl_suite.encoders.speech import SpeechEncoder
 
 
 class APC(Method):

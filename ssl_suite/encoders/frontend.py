@@ -1,0 +1,214 @@
+"""Front ends of speech: a padded batch of waveforms → frames and which of them are real."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.compliance.kaldi import get_mel_banks
+from torchaudio.functional import compute_deltas, create_dct
+from torchaudio.transforms import MelSpectrogram
+
+from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
+from ssl_suite.core.check import one_of, within
+
+RATE, WINDOW, HOP = 16000, 400, 160
+"""25 ms windows every 10 ms, as all log-mel upstreams of SUPERB."""
+
+
+def normalize_frames(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+    """Per utterance and channel: mean 0, variance 1 over the real frames (CMVN); zeros in the padding."""
+    weight = mask[..., None].to(x.dtype)
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * weight).sum(1, keepdim=True) / count
+    variance = ((x - mean).square() * weight).sum(1, keepdim=True) / count
+    return (x - mean) / (variance + eps).sqrt() * weight
+
+
+class LogMel(nn.Module):
+    """Waveform → (B, T, mels) log-mel frames, normalised per utterance.
+
+    Args:
+        mels: number of channels.
+        stack: consecutive frames joined into one, `stack` · 10 ms a state.
+    """
+
+    def __init__(self, mels: int = 80, stack: int = 1) -> None:
+        super().__init__()
+        within("mels", mels, low=1, high=WINDOW // 2 + 1, whole=True)
+        within("stack", stack, low=1, high=1000, whole=True)
+        self.dim, self.stack, self.stride = mels * stack, stack, HOP * stack
+        self.mel = MelSpectrogram(RATE, n_fft=WINDOW, hop_length=HOP, n_mels=mels, center=True, pad_mode="constant")
+        for name, buffer in self.mel.named_buffers():  # constants: not part of the weights
+            module, _, key = name.rpartition(".")
+            self.mel.get_submodule(module).register_buffer(key, buffer, persistent=False)
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Samples → frames; the last may reach into the zeros after the end."""
+        return (lengths // HOP + self.stack) // self.stack
+
+    def energies(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """(B, T, mels) log energies every 10 ms, and which are real."""
+        with torch.autocast(batch.wave.device.type, enabled=False):
+            logmel = (self.mel(batch.wave.float()) + 1e-6).log().transpose(1, 2)
+        return logmel, lengths_to_mask(batch.lengths // HOP + 1, logmel.shape[1])
+
+    def normalize(self, energies: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalises and stacks what `energies` gave."""
+        frames = normalize_frames(energies, mask)
+        if self.stack > 1:
+            pad = -frames.shape[1] % self.stack
+            frames = F.pad(frames, (0, 0, 0, pad)).reshape(len(frames), -1, self.dim)
+            mask = F.pad(mask, (0, pad)).view(len(mask), -1, self.stack).any(-1)
+        return frames, mask
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        return self.normalize(*self.energies(batch))
+
+
+class MelCepstra(nn.Module):
+    """Waveform → (B, T, 39) thirteen cepstra every 10 ms, their differences and those of these, as Kaldi has them.
+
+    HuBERT's first units are clusters of them (arXiv:2106.07447, section IV.B).
+    """
+
+    dim, stride = 39, HOP
+    window: Tensor
+    banks: Tensor
+    cosines: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        banks = get_mel_banks(23, 512, float(RATE), 20.0, 0.0, 100.0, -500.0, 1.0)[0]  # (23, 256), to 8 kHz
+        lifter = 1 + 11 * torch.sin(torch.pi / 22 * torch.arange(13))
+        constants = {
+            "window": torch.hann_window(WINDOW, periodic=False) ** 0.85,
+            "banks": F.pad(banks, (0, 1)).T,  # (257, 23)
+            "cosines": create_dct(13, 23, norm="ortho") * lifter,  # (23, 13)
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Samples → windows that lie within them; at least one."""
+        return ((lengths - WINDOW) // HOP + 1).clamp(min=1)
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """(B, T, 39), and which are real."""
+        wave = F.pad(batch.wave, (0, max(0, WINDOW - batch.wave.shape[1])))
+        with torch.autocast(wave.device.type, enabled=False):
+            x = wave.float().unfold(1, WINDOW, HOP)  # (B, T, 400)
+            x = x - x.mean(-1, keepdim=True)
+            x = x - 0.97 * torch.cat([x[..., :1], x[..., :-1]], -1)
+            power = torch.fft.rfft(x * self.window, 512).abs().square()  # (B, T, 257)
+            energies = power @ self.banks
+            cepstra = energies.clamp(min=torch.finfo(torch.float).eps).log() @ self.cosines  # (B, T, 13)
+        count = self.frames(batch.lengths)
+        states = [cepstra]
+        for _ in range(2):
+            states.append(compute_deltas(held(states[-1], count).mT).mT)
+        return torch.cat(states, -1), lengths_to_mask(count, cepstra.shape[1])
+
+
+def held(x: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T, D) whose last real frame stands in its padding too."""
+    at = torch.arange(x.shape[1], device=x.device).minimum(lengths[:, None] - 1)  # (B, T)
+    return x.gather(1, at[..., None].expand_as(x))
+
+
+class Waveform(nn.Module):
+    """The strided convolutions of wav2vec 2.0 (arXiv:2006.11477, section 2): 320 samples a state.
+
+    Args:
+        channels: C, of every convolution; 512 in the paper.
+        norm: `layer`, after each convolution over its channels, or `group`, after the first alone, each channel over
+            the real frames of its utterance, so that padding is not seen: large and base of the paper.
+        bias: of the convolutions.
+        normalize: each waveform to mean 0 and variance 1 over its samples, which some checkpoints were trained on.
+    """
+
+    kernels, strides = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
+    stride = 320
+
+    def __init__(
+        self,
+        channels: int = 512,
+        norm: Literal["layer", "group"] = "layer",
+        bias: bool = False,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        within("channels", channels, low=1, whole=True)
+        one_of("conv_norm", norm, ("layer", "group"))
+        self.dim, self.normalize = channels, normalize
+        widths = [1] + [channels] * len(self.kernels)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(i, o, k, s, bias=bias)
+            for i, o, k, s in zip(widths[:-1], widths[1:], self.kernels, self.strides, strict=True)
+        )
+        for convolution in self.convolutions:
+            nn.init.kaiming_normal_(convolution.weight)  # type: ignore[arg-type]
+        self.grouped = norm == "group"
+        self.norms = nn.ModuleList(
+            [NormOverTime(channels)] if self.grouped else [nn.LayerNorm(channels) for _ in self.kernels]
+        )
+
+    def frames(self, lengths: Tensor, convolutions: int = len(kernels)) -> Tensor:
+        """Samples → frames that the first so many convolutions make of them; at least one."""
+        for k, s in list(zip(self.kernels, self.strides, strict=True))[:convolutions]:
+            lengths = ((lengths - k) // s + 1).clamp(min=0)
+        return lengths.clamp(min=1)
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
+        """(B, T, C), and which are real."""
+        wave = batch.wave
+        if self.normalize:
+            real = lengths_to_mask(batch.lengths, wave.shape[1])
+            wave = normalize_frames(wave[..., None], real, eps=1e-7).squeeze(-1)
+        wave = F.pad(wave, (0, max(0, WINDOW - wave.shape[1])))
+        x = wave[:, None]
+        for i, convolution in enumerate(self.convolutions):
+            y = convolution(x)  # (B, C, T_i)
+            if not self.grouped:
+                y = self.norms[i](y.mT).mT
+            elif i == 0:
+                y = self.norms[0](y, wave, lengths_to_mask(self.frames(batch.lengths, 1), y.shape[2]), convolution)
+            x = F.gelu(y)
+        return x.mT, lengths_to_mask(self.frames(batch.lengths), x.shape[2])
+
+
+class NormOverTime(nn.Module):
+    """Group norm of one channel a group behind a convolution of waveforms, over the real frames of each utterance.
+
+    Such a convolution is linear in its window of K samples, hence mean w·μ and variance wᵀΣw of a channel follow from
+    the mean and the K × K covariance of the windows: nothing is summed over all channels and frames.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor, wave: Tensor, real: Tensor, convolution: nn.Conv1d) -> Tensor:
+        """Normalises.
+
+        Args:
+            x: (B, C, T) output of the convolution.
+            wave: (B, N) its input.
+            real: (B, T) which frames count.
+            convolution: of one input channel.
+        """
+        with torch.autocast(wave.device.type, enabled=False):  # wᵀΣw cancels where w is a high pass: in float64
+            weight, among = convolution.weight[:, 0].double(), real[..., None].double()
+            windows = wave.double().unfold(1, *convolution.kernel_size, *convolution.stride)  # (B, T, K)
+            count = among.sum(1, keepdim=True).clamp(min=1)
+            mean = (windows * among).sum(1, keepdim=True) / count
+            centred = (windows - mean) * among
+            covariance = centred.mT @ centred / count  # (B, K, K)
+            variance = ((weight @ covariance) * weight).sum(-1)  # (B, C)
+            centre = mean.squeeze(1) @ weight.mT + (0 if convolution.bias is None else convolution.bias)
+            scale = self.weight * (variance + self.eps).rsqrt()
+            shift = self.bias - centre * scale
+        return torch.addcmul(shift.to(x)[..., None], x, scale.to(x)[..., None])
