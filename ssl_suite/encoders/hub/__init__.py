@@ -1,1 +1,1 @@
-"""Encoders of the Hugging Face hub: `hf:NAME-OR-FOLDER` read into ours, and ours written as such a folder."""
+"""Encoders of hubs: `hf:NAME-OR-FOLDER` and `torchaudio:PIPELINE` read into ours, and ours written for transformers."""

@@ -1,4 +1,4 @@
-"""TextEncoder → a Hugging Face folder that transformers loads: `ssl-suite export`."""
+"""An encoder of text or speech → a Hugging Face folder that transformers loads: `ssl-suite export`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from ssl_suite.encoders.hub.families import (
     head_counterparts,
     trunk_counterparts,
 )
+from ssl_suite.encoders.hub.speech import SPEECH_FAMILIES, speech_family, write_speech
 from ssl_suite.encoders.hub.tokenizer import role_token, table_size, write_tokenizer
+from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import ROLES, token_id
 
@@ -35,12 +37,13 @@ ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
 
 
 def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) -> Family:
-    """Writes config.json, model.safetensors and the tokenizer's files.
+    """Writes config.json, model.safetensors, and the tokenizer's files or the preprocessor's.
 
     Args:
-        encoder: a text encoder that one of the `FAMILIES` can express.
+        encoder: one that one of the `FAMILIES` or `SPEECH_FAMILIES` can express.
         folder: to write; must be new or empty.
-        family: bert, roberta, albert, electra or gpt2; by default what the encoder looks like.
+        family: bert, roberta, albert, electra or gpt2; wav2vec2, hubert, wavlm or data2vec-audio; by default
+            what the encoder looks like.
 
     Returns:
         The family it was written as.
@@ -50,25 +53,40 @@ def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) ->
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; export into a new folder.")
-    if not isinstance(encoder, TextEncoder):
-        raise UserError(f"Only text encoders are written for transformers; {type(encoder).__name__} is none.")
+    if not isinstance(encoder, TextEncoder | SpeechEncoder):
+        kind = type(encoder).__name__
+        raise UserError(f"Only encoders of text and waveforms are written for transformers; {kind} is neither.")
+    known = FAMILIES if isinstance(encoder, TextEncoder) else SPEECH_FAMILIES
+    if family is not None and family not in known:
+        raise UserError(f"{family} is no family of {encoder.modality} encoders; those are {', '.join(known)}.")
+    if isinstance(encoder, SpeechEncoder):
+        chosen = speech_family(encoder, family)
+        with replacing(folder, ours=lambda _: False) as temporary:
+            temporary.mkdir()
+            write_speech(encoder, chosen, temporary)
+        return chosen
     chosen = family_of(encoder) if family is None else FAMILIES[family]
     check_expressible(encoder, chosen)
-    vocabulary = encoder.tokens.num_embeddings
-    if chosen is GPT2 and encoder.tokenizer is not None and (size := table_size(encoder.tokenizer)) < vocabulary:
-        rank_zero_info(f"The last {vocabulary - size} rows of the word embedding belong to no token and are cut.")
-        vocabulary = size
-    heads = [h for h in chosen.heads if all(e.ours in encoder.heads for e in head_counterparts(chosen, h))]
     with replacing(folder, ours=lambda _: False) as temporary:
         temporary.mkdir()
-        weights = write_names(encoder, chosen, heads, vocabulary)
-        write_weights(weights, temporary / "model.safetensors", {"format": "pt"})
-        config = json.dumps(write_config(encoder, chosen, heads, vocabulary), indent=2)
-        (temporary / "config.json").write_text(config, encoding="utf-8")
-        if encoder.tokenizer is not None:
-            segments = chosen not in (ROBERTA, GPT2)
-            write_tokenizer(encoder.tokenizer, temporary, encoder.max_length, chosen is GPT2, segments)
+        write_text(encoder, chosen, temporary)
     return chosen
+
+
+def write_text(encoder: TextEncoder, family: Family, folder: Path) -> None:
+    """Writes config.json, model.safetensors and the tokenizer's files."""
+    vocabulary = encoder.tokens.num_embeddings
+    if family is GPT2 and encoder.tokenizer is not None and (size := table_size(encoder.tokenizer)) < vocabulary:
+        rank_zero_info(f"The last {vocabulary - size} rows of the word embedding belong to no token and are cut.")
+        vocabulary = size
+    heads = [h for h in family.heads if all(e.ours in encoder.heads for e in head_counterparts(family, h))]
+    weights = write_names(encoder, family, heads, vocabulary)
+    write_weights(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.dumps(write_config(encoder, family, heads, vocabulary), indent=2)
+    (folder / "config.json").write_text(config, encoding="utf-8")
+    if encoder.tokenizer is not None:
+        segments = family not in (ROBERTA, GPT2)
+        write_tokenizer(encoder.tokenizer, folder, encoder.max_length, family is GPT2, segments)
 
 
 def family_of(encoder: TextEncoder) -> Family:

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer, processors
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.hub.files import first_line
 from ssl_suite.encoders.tokenizer import ROLES, load_tokenizer
 
 VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
@@ -53,11 +54,6 @@ def convert(folder: Path) -> Tokenizer:
         return AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer
     except Exception as error:  # whatever a vocabulary file of another kind raises
         raise UserError(f"{folder}: no tokenizer can be made of its vocabulary files ({first_line(error)}).") from None
-
-
-def first_line(error: Exception) -> str:
-    """What another library's error says, cut to its first line; its class where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def table_size(tokenizer: Tokenizer) -> int:
