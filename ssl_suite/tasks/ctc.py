@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,24 +24,29 @@ BLANK = 0
 class CTC(Task):
     """Connectionist temporal classification (Graves et al. 2006) with greedy decoding.
 
-    Learned is what can be said, scored the whole reference: `cer` and `wer` count as errors the characters that
-    training never had, and `unsayable` says which share of the reference they are. `unfit` is the share of references
-    that are longer than their input has states.
+    Learned is what can be said, scored the whole reference: `cer` and `wer`, or `per` of phones, count as errors the
+    characters that training never had, and `unsayable` says which share of the reference they are. `unfit` is the share
+    of references that are longer than their input has states.
 
     Args:
+        of: what a sequence is of: `characters`, or `phones`.
         hidden: width of a hidden layer; 0 for a linear head.
         dropout: before the last layer.
     """
 
     sequence = True
-    target = "characters"
+    target: str
     labels: list[str]
-    main = "cer"
-    less_is_better = frozenset({"cer", "wer", "unsayable", "unfit"})
+    less_is_better = frozenset({"cer", "wer", "per", "unsayable", "unfit"})
 
-    def __init__(self, hidden: int = 0, dropout: float = 0.0) -> None:
+    def __init__(
+        self, of: Literal["characters", "phones"] = "characters", hidden: int = 0, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         check_head(hidden, dropout)
+        self.target = of
+        self.rates = ("per",) if of == "phones" else ("cer", "wer")
+        self.main, self.space = self.rates[0], " " if of == "phones" else ""
         self.hidden, self.dropout = hidden, dropout
 
     def build(self, dim: int, labels: list[str]) -> None:
@@ -68,27 +74,37 @@ class CTC(Task):
         return learnable.gather(1, order)
 
     def metrics(self) -> MetricCollection:
-        made: dict[str, Metric | MetricCollection] = {"cer": CharErrorRate(), "wer": WordErrorRate()}
-        made |= {"unsayable": Share(), "unfit": Share()}
+        made: dict[str, Metric | MetricCollection] = {"unsayable": Share(), "unfit": Share()}
+        if self.target == "phones":
+            made["per"] = WordErrorRate()  # phones stand apart, as words do
+        else:
+            made |= {"cer": CharErrorRate(), "wer": WordErrorRate()}
         return MetricCollection(made, compute_groups=False)
 
     def update(self, metrics: MetricCollection, output: Tensor, mask: Tensor, target: Tensor) -> None:
         heard, said = self._texts(output, mask, target)
-        metrics["cer"].update(heard, said)
-        metrics["wer"].update(heard, said)
+        for name in self.rates:
+            metrics[name].update(heard, said)
         metrics["unsayable"].update((target >= len(self.labels))[target != IGNORE])
         metrics["unfit"].update(unfit(mask.sum(1), self._sayable(target)))
 
     def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Outcome]:
-        """Character errors and characters."""
-        heard, said = self._texts(output, mask, target)
+        """Errors and characters, or phones."""
+        heard, said = (self._units(texts) for texts in self._texts(output, mask, target))
         errors = edit_distance(heard, said, reduction="none").tolist()
         return [(float(wrong), float(len(text))) for wrong, text in zip(errors, said, strict=True)]
+
+    def _units(self, texts: list[str]) -> list[str]:
+        """Texts of which each character is one unit."""
+        if not self.space:
+            return texts
+        units = {name: chr(i) for i, name in enumerate(self.every_label)}
+        return ["".join(units[name] for name in text.split()) for text in texts]
 
     def _texts(self, output: Tensor, mask: Tensor, target: Tensor) -> tuple[list[str], list[str]]:
         """Answers and references."""
         names = self.every_label
-        said = ["".join(names[i] for i in row.tolist() if i != IGNORE) for row in target]
+        said = [self.space.join(names[i] for i in row.tolist() if i != IGNORE) for row in target]
         return [text.strip() for text in self.decode(output, mask)], said  # stripped as jiwer does
 
     def decode(self, output: Tensor, mask: Tensor) -> list[str]:
@@ -96,7 +112,7 @@ class CTC(Task):
         texts = []
         for row, length in zip(output.argmax(-1).cpu(), mask.sum(1).tolist(), strict=True):
             best = torch.unique_consecutive(row[:length]).tolist()
-            said = "".join(self.labels[i - 1] for i in best if i != BLANK)
+            said = self.space.join(self.labels[i - 1] for i in best if i != BLANK)
             texts.append(unicodedata.normalize("NFC", said))
         return texts
 

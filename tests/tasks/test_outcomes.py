@@ -53,6 +53,7 @@ def characters(task: Task) -> tuple[Tensor, Tensor, Tensor]:
     (Regress(metrics=["pearson"]), [], values), (Regress(metrics=["spearman"]), [], values),
     (Regress(metrics=["mse"]), [], values), (Tag(metrics=["accuracy"]), TAGS, sequences),
     (Tag(metrics=["entity_f1"]), TAGS, sequences), (CTC(), list("abc "), characters),
+    (CTC(of="phones"), ["AA1", "B", "SPN"], characters),
 ], ids=lambda value: f"{type(value).__name__}-{value.main}" if isinstance(value, Task) else "")  # fmt: skip
 def test_outcomes_make_up_the_metric(
     task: Task, labels: list[str], draw: Callable[[Task], tuple[Tensor, Tensor, Tensor]]
@@ -76,5 +77,5 @@ def test_directions_come_from_the_task() -> None:
     assert (CTC().direction, Regress(metrics=["mse"]).direction, Regress(metrics=["pearson"]).direction) == (
         "min", "min", "max"
     )  # fmt: skip
-    names: Sequence[str] = ("cer", "wer", "unfit", "unsayable")
+    names: Sequence[str] = ("cer", "wer", "per", "unfit", "unsayable")
     assert set(names) == CTC.less_is_better

