@@ -75,6 +75,10 @@ class Finetune(Evaluation):
     def statistic(self) -> str:  # type: ignore[override]
         return self.task.statistic
 
+    @property
+    def protocol(self) -> str:
+        return f"{self.mode} {self.task.protocol}".strip()
+
     def named(self, rows: list[tuple[int, Any]], split: str) -> list[Example]:
         return self.task.examples(rows, self.data, split)
 
@@ -89,15 +93,15 @@ class Finetune(Evaluation):
         elif stage == "fit":
             self.data.expect_known("train")
         self.task.unseen = self.data.unseen
+        self.task.meet(self.data)
         for split in (*self.data.parts("validation"), *self.data.parts("test")):
             self.scores[split] = self.task.metrics()
         if self.mode == "probe":
             self._freeze()
             if self.readout.standardize and stage == "fit":
-                self.readout.fit(
-                    self.data.frozen.measure() if self.task.inputs or self.data.augments else self.data.frozen.moments
-                )
-            if self.task.inputs:
+                unkept = self.task.needs_inputs or self.data.augments
+                self.readout.fit(self.data.frozen.measure() if unkept else self.data.frozen.moments)
+            if self.task.needs_inputs:
                 self.data.use_inputs()
 
     def _freeze(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.batch import IGNORE, Batch
 from ssl_suite.core.outcomes import Example, Outcome, by_id
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ class Task(nn.Module, ABC):
         sequence: whether it reads the time axis (tagging, CTC) or one vector an input.
         target: what kind of target it asks the data module for, see `DataModule.kinds`; or one for each of its slots.
         inputs: fields of a batch that `forward` reads beside the features, as separation does its mixture; features are
-            then not computed ahead.
+            then not computed ahead, unless every batch has them (`index`).
         main: name of the metric that selects models.
         less_is_better: names of the metrics that are better the smaller they are.
         statistic: how the main metric is made of what `outcomes` gives, see `core.outcomes`.
+        protocol: what results call a way of judging that is not strict: `compat`, where a benchmark chooses on test.
         labels: what it can answer, in each of its slots; the target of label i is i.
         unseen: labels of the data at hand that training did not have; the target of label k is len(labels) + k. They
             cost no loss, and count as wrong whatever is answered.
@@ -41,6 +43,7 @@ class Task(nn.Module, ABC):
     main: str
     less_is_better: frozenset[str] = frozenset()
     statistic: str = "ratio"
+    protocol: str = ""
     labels: Labels
     unseen: Labels | tuple[()] = ()
 
@@ -52,6 +55,18 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def build(self, dim: int, labels: Any) -> None:
         """Makes the head for features of width `dim` and these labels (empty for values), and the metrics."""
+
+    def meet(self, data: DataModule) -> None:
+        """Looks, before anything is learned, at the data it will be judged on; called after `build`.
+
+        Raises:
+            UserError: they lack what it will look up in them.
+        """
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether it reads what a batch of features does not have."""
+        return not {field.name for field in fields(Batch)}.issuperset(self.inputs)
 
     @abstractmethod
     def forward(self, features: Tensor, mask: Tensor, *inputs: Any) -> Any:

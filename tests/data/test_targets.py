@@ -167,8 +167,18 @@ def test_an_identity_may_be_new_in_every_other_split(recwarn: pytest.WarningsRec
     assert [int(found["test", i]) for i in range(3)] == [2, 3, 2]
     found.warn_of_unseen()
     assert not recwarn
+    found.warn_of_shared()
+    assert not recwarn
     with pytest.raises(UserError, match="label 'cid' never occurs in training, nor does any other of this split"):
         targets("class", train=["ann", "bob"], test=["cid", "dan", "cid"]).warn_of_unseen()
+
+
+def test_an_identity_that_training_has_too_is_counted_and_named() -> None:
+    found = targets("identity", train=["ann", "bob"], validation=["bob", "eve", "bob"], test=["cid"])
+    with pytest.warns(UserWarning, match=r"^validation.csv: 1 of 2 in 'y' are in training too \('bob'\)") as said:
+        found.warn_of_shared()
+    assert len(said) == 1
+    targets("class", train=["ann", "bob"], test=["bob"]).warn_of_shared()
 
 
 def test_a_kind_of_ones_own_is_given_by_every_data_module_of_its_modality(tmp_path: Path) -> None:

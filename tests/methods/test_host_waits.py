@@ -35,6 +35,7 @@ from ssl_suite.methods.text.elmo import ELMo
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
 from ssl_suite.tasks.classify import Classify
+from ssl_suite.tasks.verify import Verify
 
 ADAM = Optim("adamw", 1e-3)
 
@@ -62,6 +63,10 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "Data2Vec, text": (lambda: data2vec(tiny_text_encoder(), 1), 0),
     "Data2Vec, speech": (lambda: data2vec(trunk(), 2), 0),
     "Finetune": (lambda: Finetune(tiny_image_encoder(), Classify(), mode="finetune", optim=ADAM), 0),
+    "Finetune, Verify": (
+        lambda: Finetune(tiny_speech_encoder(), Verify(width=8, last=12), mode="finetune", optim=ADAM),
+        0,
+    ),
     "Contrast": (lambda: Contrast({"a": tiny_image_encoder(), "b": tiny_image_encoder()}, optim=ADAM), 0),
     "APC": (lambda: APC(tiny_speech_encoder(), optim=ADAM), 0),
     "MaskedLM": (lambda: MaskedLM(tiny_text_encoder(), optim=ADAM), 1),

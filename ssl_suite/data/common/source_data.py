@@ -109,6 +109,7 @@ class SourceData(DataModule):
             targets = read_targets(answered, columns, kind, request.labels, self.clean)
             self.labels, self.unseen = targets.labels, targets.unseen
             targets.warn_of_unseen()
+            targets.warn_of_shared()
             if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
                 self._keep_few(targets)
                 answered = self._rows_with_targets(request)

@@ -122,6 +122,20 @@ class Targets:
                 "there: they count as wrong."
             )
 
+    def warn_of_shared(self) -> None:
+        """Says which identities another split has in common with training, where a task is about new ones."""
+        if self.kind.closed or "train" not in self.columns:
+            return
+        known = set(self._parts("train"))
+        for split, column in self.columns.items():
+            found = set(self._parts(split))
+            if split != "train" and (shared := column.ordered(known & found)):
+                some = ", ".join(map(repr, shared[:NAMED])) + ", ..." * (len(shared) > NAMED)
+                rank_zero_warn(
+                    f"{column.rows.name}: {len(shared)} of {len(found)} in {column.column!r} are in training too "
+                    f"({some}), so what is measured there is not how strangers are told apart."
+                )
+
     def _first_unseen(self, split: str) -> tuple[str, str] | None:
         """The first row with a label that training does not have, and that label."""
         column, unseen = self.columns[split], set(self.unseen)
@@ -184,6 +198,10 @@ class SlotTargets:
     def warn_of_unseen(self) -> None:
         for targets in self.slots.values():
             targets.warn_of_unseen()
+
+    def warn_of_shared(self) -> None:
+        for targets in self.slots.values():
+            targets.warn_of_shared()
 
 
 def read_targets(
