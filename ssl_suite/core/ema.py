@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ssl_suite.core.check import one_of, within
+from ssl_suite.core.encoder import Encoder
 
 M = TypeVar("M", bound=nn.Module)
+Shape = Literal["cosine", "linear", "exponential"]
 
 
 @dataclass(frozen=True)
@@ -22,23 +24,27 @@ class Ramp:
     Args:
         start: at step 0.
         end: at the last of its steps.
-        steps: it takes; None for all of a run.
-        shape: cosine (BYOL, arXiv:2006.07733, section 3.3) or linear (data2vec, arXiv:2202.03555).
+        steps: it takes; None for all of a run. Of an exponential one: in which what is left to `end` falls to 1/e.
+        shape: cosine (BYOL, arXiv:2006.07733, section 3.3), linear (data2vec, arXiv:2202.03555) or exponential (SpidR,
+            arXiv:2512.20308).
     """
 
     start: float
     end: float
     steps: int | None = None
-    shape: Literal["cosine", "linear"] = "cosine"
+    shape: Shape = "cosine"
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
             within(f"momentum.{name}", getattr(self, name), low=0, high=1)
-        one_of("momentum.shape", self.shape, ("cosine", "linear"))
+        one_of("momentum.shape", self.shape, get_args(Shape))
 
     def at(self, step: int, total: int) -> float:
         """The share at a step of `total`."""
-        done = min(1.0, step / max(1, total if self.steps is None else self.steps))
+        taken = step / max(1, total if self.steps is None else self.steps)
+        if self.shape == "exponential":
+            return self.end - (self.end - self.start) * math.exp(-taken)
+        done = min(1.0, taken)
         left = 1 - done if self.shape == "linear" else (math.cos(math.pi * done) + 1) / 2
         return self.end - (self.end - self.start) * left
 
@@ -64,3 +70,10 @@ def update_teacher(online: nn.Module, teacher: nn.Module, momentum: float) -> No
     targets: list[Tensor] = list(teacher.parameters())
     sources: list[Tensor] = list(online.parameters())
     torch._foreach_lerp_(targets, sources, 1 - momentum)
+
+
+@torch.no_grad()
+def share_input(online: Encoder, teacher: Encoder) -> None:
+    """Gives a teacher what stands below the online encoder's blocks as it is: embeddings, front end, positions."""
+    for mine, average in zip(online.layers()[0], teacher.layers()[0], strict=True):
+        average.copy_(mine)

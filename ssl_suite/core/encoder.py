@@ -295,6 +295,15 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
+def over_time(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+    """Mean 0 and variance 1 of each feature of (B, T, D) over the real positions of each item."""
+    weight = mask[..., None].to(x.dtype)
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * weight).sum(1, keepdim=True) / count
+    variance = ((x - mean).square() * weight).sum(1, keepdim=True) / count
+    return (x - mean) * (variance + eps).rsqrt() * weight
+
+
 def batch_units(batch: Batch) -> tuple[Tensor | float, str]:
     """Returns how much a batch holds in its modality's own unit, without waiting for the device."""
     if isinstance(batch, JointBatch) or hasattr(batch, "features"):

@@ -40,7 +40,7 @@ class StepOutput:
     """
 
     loss: Tensor | Term | dict[str, Term]
-    logs: dict[str, Tensor | Term] = field(default_factory=dict)
+    logs: Mapping[str, Tensor | Term] = field(default_factory=dict)
     features: Tensor | None = None
 
     @property
@@ -61,7 +61,7 @@ class StepOutput:
 
     def figures(self) -> dict[str, Tensor | Term]:
         """What is logged beside the loss."""
-        return (self.loss if isinstance(self.loss, dict) else {}) | self.logs
+        return {**(self.loss if isinstance(self.loss, dict) else {}), **self.logs}
 
 
 class Method(TrainModule):

@@ -50,6 +50,12 @@ def uniform(seeds: Tensor, n: int, stream: int = 0) -> Tensor:
     return (bits >> 8).float() * 2.0**-24
 
 
+def normal(seeds: Tensor, n: int, stream: int = 0) -> Tensor:
+    """(B, n) standard normal numbers, drawn as `uniform` draws (Box and Muller 1958)."""
+    radius, turn = uniform(seeds, 2 * n, stream).unflatten(1, (n, 2)).unbind(2)
+    return (-2 * (1 - radius).log()).sqrt() * (2 * torch.pi * turn).cos()
+
+
 def draw(seed: int, column: int, stream: int = 0) -> float:
     """Returns the number that `uniform` has in this column for this seed: one item's, without a tensor."""
     key = _mix((seed + stream * 0x9E3779B1) & _MASK)

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.random import draw, item_seed, uniform
+from ssl_suite.core.random import draw, item_seed, normal, uniform
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, bucketed_batches, budget_batches, plain_batches
 
 SEEDS = torch.tensor([item_seed(1, e, i) for e in range(20) for i in range(50)])
@@ -39,6 +39,14 @@ def test_draws_are_uniform() -> None:
     assert stats.chisquare(counts.numpy().astype(float)).pvalue > 1e-4
     for column in (draws[:, 0], draws[:, 1], draws[0]):
         assert stats.kstest(column.double().numpy(), "uniform").pvalue > 1e-4
+
+
+def test_normal_draws_are_normal_and_a_row_depends_on_its_seed_alone() -> None:
+    draws = normal(SEEDS, 200)
+    assert torch.isfinite(draws).all()
+    assert stats.kstest(draws.flatten()[:20000].double().numpy(), "norm").pvalue > 1e-4
+    assert abs(float(torch.corrcoef(torch.stack([draws[:, :-1].flatten(), draws[:, 1:].flatten()]))[0, 1])) < 0.02
+    assert torch.equal(normal(SEEDS[7:8], 50)[:, :30], normal(SEEDS, 30)[7:8])
 
 
 def test_streams_columns_items_and_epochs_are_uncorrelated() -> None:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from tiny import QUIET, differing, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
+from upstreams import UPSTREAMS
 
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.log import CSVLog
@@ -91,6 +92,13 @@ def builders(
             APC(tiny_speech_encoder()),
             Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
         ),
+        **{
+            name: lambda make=make, **o: (
+                make(dropout=0.1),
+                Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
+            )
+            for name, make in UPSTREAMS.items()
+        },
         "Finetune": lambda **o: (
             Finetune(
                 tiny_image_encoder(drop_path=0.2),
@@ -162,6 +170,7 @@ class Run:
 METHODS = [
     "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "Muon", "APC", "MAE",
     "Data2Vec on images", "Data2Vec on text", "Data2Vec on speech", "Finetune",
+    *UPSTREAMS,
 ]  # fmt: skip
 
 

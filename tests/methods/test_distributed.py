@@ -12,11 +12,12 @@ import pytorch_lightning as pl
 import torch
 from processes import run_processes
 from pytorch_lightning.plugins.environments import LightningEnvironment
-from tiny import QUIET, differing, tiny_text_encoder
+from tiny import QUIET, differing, speech_batch, tiny_text_encoder
 from torch import Tensor, nn
+from upstreams import UPSTREAMS
 
 from ssl_suite.core import probes
-from ssl_suite.core.batch import ImageBatch, JointBatch, TextBatch
+from ssl_suite.core.batch import ImageBatch, JointBatch, SpeechBatch, TextBatch
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens
 from ssl_suite.core.probes import KNN, OnlineProbe, knn_predict
@@ -51,6 +52,8 @@ class Flat(Encoder):
 
 def method(name: str) -> Any:
     torch.manual_seed(0)
+    if name in UPSTREAMS:
+        return UPSTREAMS[name]()
     if name == "SimCLR":
         return SimCLR(Flat(4), 0.5, 8, batch_norm=False)
     if name.startswith("Contrast"):
@@ -72,6 +75,9 @@ def method(name: str) -> Any:
 def batch(name: str, rows: slice) -> Any:
     torch.manual_seed(1)
     index = torch.arange(8)
+    if name in UPSTREAMS:
+        whole = speech_batch([6400, 2300, 4100, 1600, 3000, 5200, 3700, 2000])
+        return SpeechBatch(index[rows], index[rows], None, whole.wave[rows], whole.lengths[rows])
     if name in ("SimCLR", "BYOL"):
         views = torch.rand(2, 8, 3, 4, 4)[:, rows]
         return ImageBatch(index[rows], index[rows], None, views[0], tuple(views))
@@ -85,13 +91,20 @@ def batch(name: str, rows: slice) -> Any:
 def gradients(name: str, rows: slice, world: int) -> tuple[dict[str, Tensor], float]:
     model = method(name)
     out = model.step(batch(name, rows))
-    out.total().backward()
-    loss, found = out.total().detach().clone(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    counts = {n: torch.as_tensor(term.count).float() for n, term in out.terms.items()}
+    for count in counts.values():
+        if world > 1:
+            torch.distributed.all_reduce(count)
+    mean = world * out.total(counts) if counts else out.total()
+    mean.backward()
+    loss, found = mean.detach().clone(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     for tensor in [loss, *found.values()]:
         if world > 1:
             torch.distributed.all_reduce(tensor)
             tensor /= world
-    return found, float(loss)
+    model.after_step()
+    moved = {n: b for n, b in model.named_buffers() if n.startswith("codebooks")}
+    return found | moved, float(loss)
 
 
 class Seen(pl.Callback):
@@ -118,7 +131,7 @@ class Banked(KNN):
         self.bank = bank
 
 
-NAMES = ["SimCLR", "BYOL", "MaskedLM", "CausalLM", "Contrast", "Contrast, sigmoid"]
+NAMES = ["SimCLR", "BYOL", "MaskedLM", "CausalLM", "Contrast", "Contrast, sigmoid", *UPSTREAMS]
 
 
 def worker(rank: int, port: int, folder: str, images: str) -> None:

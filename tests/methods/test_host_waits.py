@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 from host_waits import HostWaits
 from tiny import QUIET, tiny_image_encoder, tiny_speech_encoder, tiny_text_encoder
+from upstreams import UPSTREAMS, WAITS
 
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.optim import Optim
@@ -75,6 +76,7 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "CausalLM": (lambda: CausalLM(tiny_text_encoder(causal=True), optim=ADAM), 1),
     "Electra": (lambda: Electra(tiny_text_encoder(), generator_size=0.5, optim=ADAM), 2),  # masked, and real tokens
     "ELMo": (lambda: ELMo(LSTMEncoder(vocab_size=270, dim=12), optim=ADAM), 3),  # either direction, and features
+    **{name: (make, WAITS.get(name, 0)) for name, make in UPSTREAMS.items()},
 }
 
 

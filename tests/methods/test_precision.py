@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from tiny import QUIET, tiny_speech_encoder, tiny_text_encoder
+from upstreams import UPSTREAMS
 
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.speech.speech import Speech
@@ -18,7 +19,7 @@ from ssl_suite.methods.speech.apc import APC
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.masked_lm import MaskedLM
 
-NAMES = ["MaskedLM", "CausalLM", "APC"]
+NAMES = ["MaskedLM", "CausalLM", "APC", *UPSTREAMS]
 
 
 def fit(name: str, precision: Any, folder: Path, sources: dict[str, str]) -> tuple[pl.Trainer, float]:
@@ -26,7 +27,9 @@ def fit(name: str, precision: Any, folder: Path, sources: dict[str, str]) -> tup
     os.environ["PL_GLOBAL_SEED"] = "0"
     if name == "APC":
         model: Any = APC(tiny_speech_encoder(trunk="transformer", causal=True, dropout=0.0), optim=Optim("adam", 1e-3))
-        data: Any = Speech(sources[name], batch_size=4)
+        data: Any = Speech(sources["speech"], batch_size=4)
+    elif name in UPSTREAMS:
+        model, data = UPSTREAMS[name](), Speech(sources["speech"], batch_size=4)
     else:
         causal = name == "CausalLM"
         encoder = tiny_text_encoder(causal=causal, dropout=0.0)
@@ -43,7 +46,7 @@ def fit(name: str, precision: Any, folder: Path, sources: dict[str, str]) -> tup
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bf16_trains_as_fp32(name: str, text_file: str, speech_folder: str, tmp_path: Path) -> None:
-    sources = {"MaskedLM": text_file, "CausalLM": text_file, "APC": speech_folder}
+    sources = {"MaskedLM": text_file, "CausalLM": text_file, "speech": speech_folder}
     _, exact = fit(name, "32-true", tmp_path / "fp32", sources)
     trainer, loss = fit(name, "bf16-mixed", tmp_path / "bf16", sources)
     assert loss == pytest.approx(exact, rel=0.02)

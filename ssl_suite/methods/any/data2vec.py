@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from ssl_suite.core.batch import Batch, ImageBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request
-from ssl_suite.core.ema import Ramp, teacher_of
-from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.ema import Ramp, share_input, teacher_of
+from ssl_suite.core.encoder import Encoder, over_time
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
@@ -113,11 +113,9 @@ class Data2Vec(Method):
     def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(self.encoder, self.teacher)]
 
-    @torch.no_grad()
     def after_step(self) -> None:
         if self.shared:
-            for mine, average in zip(self.encoder.layers()[0], self.teacher.layers()[0], strict=True):
-                average.copy_(mine)
+            share_input(self.encoder, self.teacher)
 
     def train(self, mode: bool = True) -> Data2Vec:
         super().train(mode)
@@ -153,15 +151,6 @@ class Data2Vec(Method):
         layers = [over_time(layer[:, first:].float(), encoded.mask) for layer in added[-self.top :]]
         mean = torch.stack(layers).mean(0)
         return F.layer_norm(mean, mean.shape[-1:]) if self.normalize else mean, encoded.pooled
-
-
-def over_time(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
-    """Mean 0 and variance 1 of each feature of (B, T, D) over the real positions of each item."""
-    weight = mask[..., None].to(x.dtype)
-    count = weight.sum(1, keepdim=True).clamp(min=1)
-    mean = (x * weight).sum(1, keepdim=True) / count
-    variance = ((x - mean).square() * weight).sum(1, keepdim=True) / count
-    return (x - mean) * (variance + eps).rsqrt() * weight
 
 
 class HoleDecoder(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.check import within
+from ssl_suite.core.data import DataModule
 from ssl_suite.core.encoder import Encoder, expect, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
@@ -42,22 +43,33 @@ class APC(Method):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage != "fit" or not (seconds := self.data.lengths("train")):
-            return
-        states = int(self.encoder.frontend.frames(torch.tensor(max(seconds) * RATE).long()))
-        if self.steps >= states:
-            raise UserError(
-                f"steps is {self.steps}, but the longest utterance of {self.data.source_name} has {states} states as "
-                "it is read: nothing would be predicted; lower it."
-            )
+        if stage == "fit":
+            check_reach(self.data, self.encoder, self.steps)
 
     def step(self, batch: SpeechBatch) -> StepOutput:
         frames, mask = self.encoder.frontend(batch)
         states = self.encoder.contextualise(self.encoder.enter(frames, mask)).states
+        output, logs = self.bottleneck(states[-1], mask, batch.seed)
         ahead = mask[:, self.steps :]  # the target is a real frame
-        error = (self.predict(states[-1][:, : -self.steps]) - frames[:, self.steps :]).abs().mean(-1)
+        error = (self.predict(output[:, : -self.steps]) - frames[:, self.steps :]).abs().mean(-1)
         loss = Term((error * ahead).sum(), ahead.sum())
-        return StepOutput(loss, features=masked_mean(states[-1].detach(), mask))
+        return StepOutput(loss, logs, masked_mean(states[-1].detach(), mask))
+
+    def bottleneck(self, output: Tensor, mask: Tensor, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the prediction is made of, and what is logged of it; here the output (B, T, D) itself."""
+        return output, {}
 
     def counts(self, batch: SpeechBatch) -> dict[str, Tensor]:
         return {"loss": (self.encoder.frontend.frames(batch.lengths) - self.steps).clamp(min=0).sum()}
+
+
+def check_reach(data: DataModule, encoder: SpeechEncoder, steps: int) -> None:
+    """Raises UserError where no utterance of the training data is long enough to predict `steps` ahead."""
+    if not (seconds := data.lengths("train")):
+        return
+    states = int(encoder.frontend.frames(torch.tensor(max(seconds) * RATE).long()))
+    if steps >= states:
+        raise UserError(
+            f"steps is {steps}, but the longest utterance of {data.source_name} has {states} states as it is read: "
+            "nothing would be predicted; lower it."
+        )
