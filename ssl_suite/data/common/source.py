@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,12 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 FolderReader = Callable[[Path, Form], dict[str, list[Any]] | Iterator[Row]]
 """A modality's way to read a table, or a folder of files: column → values, or, of what may be large, row after row."""
+
+Layout = Callable[[Path, str], dict[str, list[dict[str, Any]]]]
+"""Reads the official folder of a corpus, and a part of it or "" for the usual one: split → rows."""
+Layouts = Mapping[str, Layout]
+OFFICIAL = re.compile(r"(?P<layout>\w+)(/(?P<part>[^:]*))?:(?P<folder>.+)")
+"""`librispeech/train-clean-100+dev-clean:/data/LibriSpeech`."""
 
 Places = NDArray[np.int64]
 
@@ -129,18 +136,20 @@ def open_source(
     names: Names | None = None,
     form: Form = PLAIN,
     given: Mapping[str, str] | None = None,
+    layouts: Layouts | None = None,
 ) -> dict[str, Rows]:
     """Opens every split of a source.
 
     Args:
-        source: `samples:NAME`, `hf:NAME` or `hf:NAME/CONFIG`, a parquet, jsonl or csv file, a folder of them named
-            after their split, or a folder of media files (with `train`, `validation`, `test` inside, or none of them);
-            None: only what is given.
+        source: `samples:NAME`, `hf:NAME` or `hf:NAME/CONFIG`, `LAYOUT:FOLDER` or `LAYOUT/PART:FOLDER`, a parquet,
+            jsonl or csv file, a folder of them named after their split, or a folder of media files (with `train`,
+            `validation`, `test` inside, or none of them); None: only what is given.
         folder_reader: lists a folder of media files.
         media: name of the image or audio column, kept as encoded bytes.
         names: what the splits are called there, instead of train, validation (or dev, ...) and test.
         form: of csv and tsv files.
         given: split → a file or folder of its own, instead of what the source has for it.
+        layouts: official layouts by name.
 
     Returns:
         split → rows; a source without splits is `train`.
@@ -148,7 +157,8 @@ def open_source(
     Raises:
         UserError: it does not exist, is empty, or cannot be read.
     """
-    given = given or {}
+    given, layouts = given or {}, layouts or {}
+    official = OFFICIAL.fullmatch(source or "")
     state = ""
     opened: dict[str, Opened] = {}
     if source is None:
@@ -158,10 +168,14 @@ def open_source(
     elif source.startswith("hf:"):
         opened = _hub(source.removeprefix("hf:"), names or ALIASES)
         state = "|".join(_hub_state(table) for table, _, _ in opened.values())
+    elif official and official["layout"] in layouts:
+        opened = _official(source, Path(official["folder"]).expanduser(), official["part"], layouts[official["layout"]])
+        state = _state(Path(official["folder"]).expanduser(), [], media)
     else:
         path = Path(source).expanduser()
         if not path.exists():
             hint = f" Did you mean samples:{source}?" if (SAMPLES / source).is_dir() else ""
+            hint = hint or (nearest(official["layout"], layouts) if official else "")
             raise UserError(f"No data at {source!r}.{hint}")
         if not path.is_file() and not path.is_dir():
             raise UserError(f"{source} is neither a file nor a folder.")
@@ -174,7 +188,7 @@ def open_source(
         if split not in given
     }
     for split, place in given.items():
-        inside = open_source(place, folder_reader, media, None, form)
+        inside = open_source(place, folder_reader, media, None, form, layouts=layouts)
         if split not in inside and len(inside) > 1:
             raise UserError(f"{place}, given for the split {split}, has the splits {', '.join(inside)}; name one file.")
         splits[split] = inside.get(split) or next(iter(inside.values()))
@@ -318,6 +332,14 @@ def _joined(paths: list[Path], tables: list[Dataset]) -> Opened:
         ) from error
     firsts = np.cumsum([0, *map(len, tables)]).tolist()
     return table, str(paths[0]), list(zip(firsts, map(str, paths), strict=False))
+
+
+def _official(source: str, folder: Path, part: str | None, layout: Layout) -> dict[str, Opened]:
+    if not folder.is_dir():
+        raise UserError(f"{source}: there is no folder {folder}.")
+    splits = {split: rows for split, rows in layout(folder, part or "").items() if rows}
+    tables = {split: _datasets().Dataset.from_dict(columns_of(rows)) for split, rows in splits.items()}
+    return {split: (table, f"{source}, {split}", ()) for split, table in tables.items()}
 
 
 def _samples(name: str) -> dict[str, Opened]:

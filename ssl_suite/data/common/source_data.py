@@ -14,7 +14,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.files import Form
 from ssl_suite.data.common.kinds import KINDS, is_empty
-from ssl_suite.data.common.source import FolderReader, Rows, hold_out, open_source
+from ssl_suite.data.common.source import FolderReader, Layouts, Rows, hold_out, open_source
 from ssl_suite.data.common.targets import SlotTargets, Targets, few, read_targets
 
 
@@ -81,13 +81,24 @@ class SourceData(DataModule):
         """How to list a folder of media files."""
         return None
 
+    def layouts(self) -> Layouts:
+        """The official layouts of its corpora, by name."""
+        return {}
+
     def take(self, rows: dict[str, Rows]) -> None:
         """Serves these rows, split by split, instead of what the source has."""
         self._opened = rows
 
     def read_source(self) -> dict[str, Rows]:
         """Every split of the source."""
-        return open_source(self._asked, self.folder_reader(), self.input_column, form=self.form, given=self.given)
+        return open_source(
+            self._asked,
+            self.folder_reader(),
+            self.input_column,
+            form=self.form,
+            given=self.given,
+            layouts=self.layouts(),
+        )
 
     def open(self) -> None:
         """Opens the source, once, and holds out a validation split, unless all training rows are to be answered."""

@@ -20,8 +20,9 @@ from ssl_suite.core.random import uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.kinds import KINDS
-from ssl_suite.data.common.source import FolderReader
+from ssl_suite.data.common.source import FolderReader, Layouts
 from ssl_suite.data.common.source_data import SourceData
+from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.phones import Phones  # noqa: F401 - a kind of target that speech gives
 from ssl_suite.data.speech.reading import RATE, list_audio, load_audio
 from ssl_suite.data.speech.segments import Utterance, agree, names, path_of, utterances
@@ -41,7 +42,9 @@ class SpeechItem:
 class Speech(SourceData):
     """Audio from a folder (with a metadata.csv or without), parquet, `samples:NAME` or `hf:NAME`; resampled to 16 kHz.
 
-    Rows may name a part of a file, see `segments.utterances`.
+    Rows may name a part of a file, see `segments.utterances`. Corpora in their official layout are read by its name,
+    `librispeech:FOLDER`, and a part of one as `librispeech/train-clean-100+dev-clean:FOLDER`: audio_snips, fluent,
+    iemocap, librimix, librispeech, quesst14, speech_commands, voicebank, voxceleb1; see `data.speech.layouts`.
 
     Args:
         source: where the audio is.
@@ -109,6 +112,9 @@ class Speech(SourceData):
 
     def folder_reader(self) -> FolderReader:
         return list_audio
+
+    def layouts(self) -> Layouts:
+        return LAYOUTS
 
     def prepare(self, request: Request) -> None:
         super().prepare(request)
