@@ -315,7 +315,7 @@ OTHER_COMMANDS = [
     ),
     (["embed", "{encoder}", "{image}", "--out={here}/e", "--readout=layer:7"], "this encoder has layers 0 to 4."),
     (["embed", "{here}", "{image}", "--out={here}/e"], "{here} is not an encoder folder: it has no config.json."),
-    (["export", "--encoder={encoder}", "--out={here}/x"], "Only text encoders are written for transformers;"),
+    (["export", "--encoder={encoder}", "--out={here}/x"], "Only encoders of text and waveforms are written"),
     (["export", "--encoder={encoder}", "--out="], "argument --out: is empty; name one"),
     (["generate", "{encoder}", "Once"], "CausalLM needs a text encoder;"),
     (["bench", "-c", "bench/quickstart", "--set", "foo"], "--set wants NAME=VALUE, not 'foo'."),
