@@ -14,17 +14,18 @@ from ssl_suite.data.common.files import PLAIN, Form, columns_of, read_rows
 from ssl_suite.data.common.layout import MANIFESTS
 from ssl_suite.data.common.walk import files_below, printable
 
-PATH_COLUMNS = ("file_name", "path", "file")
+PATH_COLUMNS = ("file_name", "path", "file", "audio_filepath")
+"""The last is NeMo's."""
 
 
 @dataclass(frozen=True)
 class Media:
     """Reads a folder of media files, or the files a manifest names.
 
-    A manifest names each file in a column `file_name`, `path` or `file`, relative to itself; a column of which every
-    cell names such a file is one of media too: the clean voice in a noisy one, a mask. Without a manifest, and where
-    files lie in subfolders, the first subfolder's name is the column `label`; a few files beside them, which have none,
-    are named and left out.
+    A manifest names each file in a column `file_name`, `path`, `file` or `audio_filepath`, relative to itself; a column
+    of which every cell names such a file is one of media too: the clean voice in a noisy one, a mask. Without a
+    manifest, and where files lie in subfolders, the first subfolder's name is the column `label`; a few files beside
+    them, which have none, are named and left out.
 
     Attributes:
         name: of the resulting column, `image` or `audio`; it holds {"bytes": None, "path": ...}.

@@ -37,7 +37,7 @@ FolderReader = Callable[[Path, Form], dict[str, list[Any]] | Iterator[Row]]
 """A modality's way to read a table, or a folder of files: column → values, or, of what may be large, row after row."""
 
 Layout = Callable[[Path, str], dict[str, list[dict[str, Any]]]]
-"""Reads the official folder of a corpus, and a part of it or "" for the usual one: split → rows."""
+"""Reads the official folder or file of a corpus, and a part of it or "" for the usual one: split → rows."""
 Layouts = Mapping[str, Layout]
 OFFICIAL = re.compile(r"(?P<layout>\w+)(/(?P<part>[^:]*))?:(?P<folder>.+)")
 """`librispeech/train-clean-100+dev-clean:/data/LibriSpeech`."""
@@ -169,8 +169,9 @@ def open_source(
         opened = _hub(source.removeprefix("hf:"), names or ALIASES)
         state = "|".join(_hub_state(table) for table, _, _ in opened.values())
     elif official and official["layout"] in layouts:
-        opened = _official(source, Path(official["folder"]).expanduser(), official["part"], layouts[official["layout"]])
-        state = _state(Path(official["folder"]).expanduser(), [], media)
+        path = Path(official["folder"]).expanduser()
+        opened = _official(source, path, official["part"], layouts[official["layout"]])
+        state = _state(path, [table for table, _, _ in opened.values()], media)
     else:
         path = Path(source).expanduser()
         if not path.exists():
@@ -335,8 +336,8 @@ def _joined(paths: list[Path], tables: list[Dataset]) -> Opened:
 
 
 def _official(source: str, folder: Path, part: str | None, layout: Layout) -> dict[str, Opened]:
-    if not folder.is_dir():
-        raise UserError(f"{source}: there is no folder {folder}.")
+    if not folder.exists():
+        raise UserError(f"{source}: there is no {folder}.")
     splits = {split: rows for split, rows in layout(folder, part or "").items() if rows}
     tables = {split: _datasets().Dataset.from_dict(columns_of(rows)) for split, rows in splits.items()}
     return {split: (table, f"{source}, {split}", ()) for split, table in tables.items()}

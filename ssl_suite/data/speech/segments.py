@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
+
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.source import Rows
@@ -74,7 +76,7 @@ def utterances(rows: Rows, media: str) -> list[Utterance]:
             known[path] = duration(value)
         return known[path]
 
-    found = []
+    found: list[Utterance] = []
     for i in range(len(rows)):
         start = _cell(rows, i, begin, low=0) or 0.0
         stop = _cell(rows, i, end, above=0) or start + (_cell(rows, i, length, above=0) or math.inf)
@@ -83,7 +85,22 @@ def utterances(rows: Rows, media: str) -> list[Utterance]:
             found.append(Utterance(start, stop, claim or whole(i), claimed=claim is not None))
         else:
             found.append(Utterance(start, stop, _segment(rows, i, start, stop, claim, whole(i))))
+    _tell_overlaps(rows, media, found)
     return found
+
+
+def _tell_overlaps(rows: Rows, media: str, found: list[Utterance]) -> None:
+    """Says how many rows are parts of a file that another row has too."""
+    parts = [(path_of(rows[i][media]), u.start, u.end, i) for i, u in enumerate(found) if u.start or u.end < math.inf]
+    until: dict[str | None, float] = {}
+    overlaps = []
+    for path, start, end, i in sorted(parts, key=lambda part: (part[0] or "", *part[1:])):
+        if path is not None and start < until.get(path, 0.0) - SLACK:
+            overlaps.append(i)
+        until[path] = max(until.get(path, 0.0), end)
+    if overlaps:
+        first = rows.where(min(overlaps)).rpartition(", ")[2]
+        rank_zero_warn(f"{rows.name}: {len(overlaps)} segments overlap another of their file; the first is {first}.")
 
 
 def _segment(rows: Rows, i: int, start: float, stop: float, claim: float | None, whole: float) -> float:

@@ -44,7 +44,8 @@ class Speech(SourceData):
 
     Rows may name a part of a file, see `segments.utterances`. Corpora in their official layout are read by its name,
     `librispeech:FOLDER`, and a part of one as `librispeech/train-clean-100+dev-clean:FOLDER`: audio_snips, fluent,
-    iemocap, librimix, librispeech, quesst14, speech_commands, voicebank, voxceleb1; see `data.speech.layouts`.
+    iemocap, librimix, librispeech, quesst14, speech_commands, voicebank, voxceleb1; see `data.speech.layouts`. So are
+    folders of Kaldi, `kaldi:FOLDER`, and cuts of Lhotse, `lhotse:FILE`; a NeMo manifest is a table like any other.
 
     Args:
         source: where the audio is.

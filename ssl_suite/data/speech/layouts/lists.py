@@ -46,6 +46,11 @@ def audio(path: Path, where: str) -> dict[str, Any]:
     return {"bytes": None, "path": str(path)}
 
 
+def located(path: str, folder: Path) -> Path:
+    """A path in a list: relative to the list's folder, or else to where the program was started."""
+    return folder / path if (folder / path).is_file() else Path(path)
+
+
 def stems(folder: Path, suffixes: Collection[str] = (".wav", ".flac", ".mp3", ".opus", ".ogg")) -> dict[str, Path]:
     """The audio below a folder by name without suffix, sorted."""
     found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ssl_suite.data.common.source import Layouts
 from ssl_suite.data.speech.layouts.fluent import fluent
 from ssl_suite.data.speech.layouts.iemocap import iemocap
+from ssl_suite.data.speech.layouts.kaldi import kaldi
+from ssl_suite.data.speech.layouts.lhotse import lhotse
 from ssl_suite.data.speech.layouts.librimix import librimix
 from ssl_suite.data.speech.layouts.librispeech import librispeech
 from ssl_suite.data.speech.layouts.quesst import quesst14
@@ -17,6 +19,8 @@ LAYOUTS: Layouts = {
     "audio_snips": audio_snips,
     "fluent": fluent,
     "iemocap": iemocap,
+    "kaldi": kaldi,
+    "lhotse": lhotse,
     "librimix": librimix,
     "librispeech": librispeech,
     "quesst14": quesst14,
