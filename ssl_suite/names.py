@@ -12,6 +12,7 @@ KINDS = {
     "Method": "methods",
     "Evaluation": "tasks",
     "Scorer": "tasks",
+    "Layerwise": "tasks",
     "Encoder": "encoders",
     "Task": "tasks",
     "DataModule": "data",

@@ -178,7 +178,16 @@ def test_an_identity_that_training_has_too_is_counted_and_named() -> None:
     with pytest.warns(UserWarning, match=r"^validation.csv: 1 of 2 in 'y' are in training too \('bob'\)") as said:
         found.warn_of_shared()
     assert len(said) == 1
-    targets("class", train=["ann", "bob"], test=["bob"]).warn_of_shared()
+    for kind in ("class", "name", "transcript"):
+        targets(kind, train=["ann", "bob"], test=["bob"]).warn_of_shared()
+
+
+def test_a_transcript_is_one_whatever_its_case_and_points() -> None:
+    found = targets("transcript", train=["Time.", "half past 10.0"], test=["time", "TIME!", "no"])
+    assert (found.labels, found.unseen) == (["half past 10 0", "time"], ["no"])
+    assert [int(found["test", i]) for i in range(3)] == [1, 1, 2]
+    with pytest.raises(UserError, match=r"test.csv, row 2: 'y' is empty"):
+        targets("transcript", train=["a"], test=["a", " "])
 
 
 def test_a_kind_of_ones_own_is_given_by_every_data_module_of_its_modality(tmp_path: Path) -> None:

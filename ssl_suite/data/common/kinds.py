@@ -37,6 +37,7 @@ class TargetKind(ABC):
         modalities: of the inputs that have such targets; None: all.
         closed: whether training has every label; in other splits one more is told, and counts as wrong. Otherwise other
             splits may have labels of their own, as the speakers of a verification.
+        strangers: whether it is about those that training does not have, so that what it shares with them is told.
         partial: whether what training lacks is left out of a target, of which the rest is learned.
         balanced: whether a few labelled rows are drawn evenly over the values.
         whole: whether the target needs all of a recording.
@@ -46,6 +47,7 @@ class TargetKind(ABC):
     name: ClassVar[str] = ""
     modalities: ClassVar[tuple[Modality, ...] | None] = None
     closed: ClassVar[bool] = True
+    strangers: ClassVar[bool] = False
     partial: ClassVar[bool] = False
     balanced: ClassVar[bool] = False
     whole: ClassVar[bool] = False
@@ -150,11 +152,34 @@ class Class(TargetKind):
         return torch.tensor(ids[self.values[row]])
 
 
-class Identity(Class):
-    """() who or what an input is of: of a verification, whose other splits have speakers of their own."""
+class Name(Class):
+    """() what a row is called: of comparisons, whose other splits have names of their own."""
+
+    name = "name"
+    closed = False
+
+
+class Identity(Name):
+    """() who or what an input is of: of a verification, whose other splits should have speakers of their own."""
 
     name = "identity"
-    closed = False
+    strangers = True
+
+
+class Transcript(Name):
+    """() which words are said, normalised."""
+
+    name = "transcript"
+    whole = True
+
+    def read(self) -> list[str]:
+        return transcripts(self)
+
+    def labels(self) -> list[str]:
+        return sorted(set(self.values))
+
+    def spell(self, label: str) -> str:
+        return label
 
 
 class Value(TargetKind):
@@ -216,17 +241,7 @@ class Characters(Sequence):
     whole = True
 
     def read(self) -> list[str]:
-        return [self._transcript(i, value) for i, value in enumerate(self.rows.column(self.column))]
-
-    def _transcript(self, row: int, value: Any) -> str:
-        if is_empty(value):
-            raise UserError(f"{self.rows.where(row)}: {self.column!r} is empty; give each row a transcript.")
-        if not (text := self.clean(str(value))):
-            raise UserError(
-                f"{self.rows.where(row)}: nothing is left of the transcript {str(value)[:40]!r}; mend it, or keep more "
-                "of its characters with --data.clean.keep."
-            )
-        return text
+        return transcripts(self)
 
     def spell(self, label: str) -> str:
         return label
@@ -288,6 +303,25 @@ class MultiFrames(TargetKind):
         for frame, labels in zip(target, self.values[row], strict=True):
             frame[[ids[label] for label in labels]] = 1
         return target
+
+
+def transcripts(kind: TargetKind) -> list[str]:
+    """The column of a kind as transcripts, normalised.
+
+    Raises:
+        UserError: one is empty, or becomes so; names the row.
+    """
+    found = []
+    for row, value in enumerate(kind.rows.column(kind.column)):
+        if is_empty(value):
+            raise UserError(f"{kind.rows.where(row)}: {kind.column!r} is empty; give each row a transcript.")
+        if not (text := kind.clean(str(value))):
+            raise UserError(
+                f"{kind.rows.where(row)}: nothing is left of the transcript {str(value)[:40]!r}; mend it, or keep more "
+                "of its characters with --data.clean.keep."
+            )
+        found.append(text)
+    return found
 
 
 def is_empty(value: Any) -> bool:

@@ -124,7 +124,7 @@ class Targets:
 
     def warn_of_shared(self) -> None:
         """Says which identities another split has in common with training, where a task is about new ones."""
-        if self.kind.closed or "train" not in self.columns:
+        if not self.kind.strangers or "train" not in self.columns:
             return
         known = set(self._parts("train"))
         for split, column in self.columns.items():
