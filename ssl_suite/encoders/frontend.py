@@ -170,20 +170,21 @@ class Waveform(nn.Module):
         wave = F.pad(wave, (0, max(0, WINDOW - wave.shape[1])))
         x = wave[:, None]
         for i, convolution in enumerate(self.convolutions):
-            y = convolution(x)  # (B, C, T_i)
             if not self.grouped:
-                y = self.norms[i](y.mT).mT
+                x = self.norms[i](convolution(x).mT).mT  # (B, C, T_i)
             elif i == 0:
-                y = self.norms[0](y, wave, lengths_to_mask(self.frames(batch.lengths, 1), y.shape[2]), convolution)
-            x = F.gelu(y)
+                x = self.norms[0](wave, self.frames(batch.lengths, 1), convolution)
+            else:
+                x = convolution(x)
+            x = F.gelu(x)
         return x.mT, lengths_to_mask(self.frames(batch.lengths), x.shape[2])
 
 
 class NormOverTime(nn.Module):
     """Group norm of one channel a group behind a convolution of waveforms, over the real frames of each utterance.
 
-    Such a convolution is linear in its window of K samples, hence mean w·μ and variance wᵀΣw of a channel follow from
-    the mean and the K × K covariance of the windows: nothing is summed over all channels and frames.
+    Such a convolution is linear in its window of K samples: mean w·μ and variance wᵀΣw of each channel follow from mean
+    and K × K covariance of the windows, and are in the weights before anything of (B, C, T) is made.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -191,24 +192,19 @@ class NormOverTime(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
-    def forward(self, x: Tensor, wave: Tensor, real: Tensor, convolution: nn.Conv1d) -> Tensor:
-        """Normalises.
-
-        Args:
-            x: (B, C, T) output of the convolution.
-            wave: (B, N) its input.
-            real: (B, T) which frames count.
-            convolution: of one input channel.
-        """
+    def forward(self, wave: Tensor, frames: Tensor, convolution: nn.Conv1d) -> Tensor:
+        """(B, N) waveforms, of which (B,) frames are real → (B, C, T) the convolution's output, normalised."""
+        windows = wave.unfold(1, *convolution.kernel_size, *convolution.stride)  # (B, T, K)
+        real = lengths_to_mask(frames, windows.shape[1])[..., None]
         with torch.autocast(wave.device.type, enabled=False):  # wᵀΣw cancels where w is a high pass: in float64
-            weight, among = convolution.weight[:, 0].double(), real[..., None].double()
-            windows = wave.double().unfold(1, *convolution.kernel_size, *convolution.stride)  # (B, T, K)
-            count = among.sum(1, keepdim=True).clamp(min=1)
-            mean = (windows * among).sum(1, keepdim=True) / count
-            centred = (windows - mean) * among
+            weight, count = convolution.weight[:, 0].double(), frames[:, None, None]  # (C, K)
+            mean = (windows.double() * real).sum(1, keepdim=True) / count  # (B, 1, K)
+            centred = (windows - mean) * real
             covariance = centred.mT @ centred / count  # (B, K, K)
             variance = ((weight @ covariance) * weight).sum(-1)  # (B, C)
-            centre = mean.squeeze(1) @ weight.mT + (0 if convolution.bias is None else convolution.bias)
             scale = self.weight * (variance + self.eps).rsqrt()
-            shift = self.bias - centre * scale
-        return torch.addcmul(shift.to(x)[..., None], x, scale.to(x)[..., None])
+            shift = self.bias - scale * (mean.squeeze(1) @ weight.mT)
+            if convolution.bias is not None:
+                shift = shift + 0 * convolution.bias  # it is in the mean too: no effect, and a gradient of 0
+            scaled = scale[..., None] * weight  # (B, C, K)
+        return torch.baddbmm(shift[..., None].to(wave), scaled.to(wave), windows.mT)

@@ -148,6 +148,14 @@ def test_heads_are_left_and_named(
         assert (encoder(batch).states[-1] - theirs).abs().max() < 1e-4
 
 
+def test_an_untrained_copy_of_a_hubs_model_is_a_row_of_a_benchmark(tmp_path: Path) -> None:
+    hub_folder("wavlm", tmp_path, normalize=True)
+    trained, untrained = load_encoder(f"hf:{tmp_path}"), load_encoder(f"random:hf:{tmp_path}")
+    assert untrained.config == trained.config
+    assert untrained.config["normalize"]
+    assert not torch.equal(untrained.state_dict()["project.weight"], trained.state_dict()["project.weight"])
+
+
 def test_older_pickled_weights_are_read(tmp_path: Path) -> None:
     """Weight norm under its old names, as on the hub for most of these."""
     hub_folder("hubert", tmp_path)
