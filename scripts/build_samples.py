@@ -183,6 +183,7 @@ PACKS = {
                 "language": ClassLabel(names=list(sources.VOICES)),
                 "speaker": ClassLabel(names=["allison", "june", "carlo", "ivrvoiceru"]),
                 "seconds": Value("float64"),
+                "topic": ClassLabel(names=sorted({*sources.TOPICS.values(), "other"})),
             }
         ),
         sources.build_prompts,

@@ -413,6 +413,18 @@ def read_clip(path: Path) -> tuple[np.ndarray, int]:
     return (read_g722(path), 16000) if path.suffix == ".g722" else soundfile.read(path, dtype="float32")
 
 
+TOPICS = {
+    "digits": "numbers", "letters": "letters", "phonetic": "letters", "vm": "voicemail", "conf": "conference",
+    "confbridge": "conference", "dictate": "dictation", "dir": "directory", "queue": "queue",
+}  # fmt: skip
+"""What a prompt is for, by the folder it lies in, or else by how its name begins."""
+
+
+def topic(key: str) -> str:
+    """Return what a prompt is for: `vm-isunavail` is of the voice mail."""
+    return TOPICS.get(key.partition("/")[0] if "/" in key else key.partition("-")[0], "other")
+
+
 def speech_rows(fetch: Fetch, language: str) -> list[Row]:
     """Return one language's transcribed clips, as Opus in Ogg."""
     doc = fetch(asterisk(language)) / f"usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
@@ -429,6 +441,7 @@ def speech_rows(fetch: Fetch, language: str) -> list[Row]:
             "language": language,
             "speaker": VOICES[language].rsplit("_", 1)[1].lower(),
             "seconds": round(len(samples) / rate, 3),
+            "topic": topic(key),
         }
         for (key, text), (samples, rate) in zip(transcripts.items(), clips, strict=True)
         if SECONDS_KEPT[0] <= len(samples) / rate <= SECONDS_KEPT[1]
