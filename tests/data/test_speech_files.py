@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 from tiny import values
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import BadItem
-from ssl_suite.data.speech.reading import RATE, duration, load_audio
+from ssl_suite.data.speech import reading
+from ssl_suite.data.speech.reading import RATE, duration, load_audio, resampler
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.encoders.simple import Fbank
 
@@ -181,3 +183,81 @@ def test_features_are_computed_again_where_audio_outside_the_tables_folder_chang
     for i in range(3):
         sound(tmp_path / f"wavs/{i}.wav", 0.1, pitch=1000.0)
     assert not torch.equal(features(), before)
+
+
+def test_a_channel_is_chosen_and_else_their_mean_is_taken_and_said(tmp_path: Path) -> None:
+    left, right = tone(0.5), 0.1 * np.ones(8000)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="DOUBLE")
+    value = {"bytes": None, "path": str(tmp_path / "a.wav")}
+    for channel, wanted in enumerate((left, right)):
+        np.testing.assert_allclose(load_audio(value, "", channel=channel), wanted, atol=1e-6)
+    with pytest.warns(UserWarning, match=r"several channels is averaged; --data\.channel 0 takes the first"):
+        np.testing.assert_allclose(load_audio(value, ""), (left + right) / 2, atol=1e-6)
+    with pytest.raises(BadItem, match=r"a\.wav has 2 channels, no channel 2 \(the first is 0\)"):
+        load_audio(value, "", channel=2)
+    data = [Speech(str(tmp_path), channel=channel) for channel in (None, 0, 1)]
+    for one in data:
+        one.serve(Request())
+    assert len({one.fingerprint("train") for one in data}) == 3
+    np.testing.assert_allclose(data[2].read("train", 0, 0).wave, right, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 96000])
+def test_a_filter_that_is_kept_resamples_as_one_that_is_made_anew(rate: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(0.5, rate), rate, subtype="FLOAT")
+    wave = torch.from_numpy(soundfile.read(tmp_path / "a.wav", dtype="float32")[0])
+    assert torch.equal(read(tmp_path / "a.wav"), torchaudio.functional.resample(wave, rate, RATE))
+    assert resampler(rate) is resampler(rate)
+
+
+def m4a(path: Path, seconds: float = 1.5, rate: int = 44100) -> Path:
+    """Writes two channels of AAC, the second silent."""
+    av = pytest.importorskip("av", reason="pip install 'ssl_suite[m4a]'")
+    with av.open(str(path), "w", format="mp4") as file:
+        stream = file.add_stream("aac", rate=rate, layout="stereo")
+        wave = np.stack([tone(seconds, rate), np.zeros(round(seconds * rate))]).astype(np.float32)
+        for start in range(0, wave.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(wave[:, start : start + 1024].copy(), "fltp", "stereo")
+            frame.sample_rate, frame.pts = rate, start
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+def test_m4a_is_read_whole_and_in_part(tmp_path: Path) -> None:
+    path = m4a(tmp_path / "a.m4a")
+    value = {"bytes": None, "path": str(path)}
+    wave = load_audio(value, "", channel=0)
+    assert duration(value) == pytest.approx(1.5, abs=0.05)
+    assert len(wave) == pytest.approx(1.5 * RATE, abs=0.05 * RATE)
+    spectrum = torch.fft.rfft(wave).abs()
+    assert float(spectrum.argmax()) * RATE / len(wave) == pytest.approx(300, abs=2)
+    np.testing.assert_allclose(load_audio(value, "", 0.5, 1.0, 0)[100:-100], wave[8100:15900], atol=1e-3)
+    assert float(load_audio(value, "", channel=1).abs().max()) < 0.01
+    data = Speech(str(tmp_path))
+    data.serve(Request())
+    assert data.size("train") == 1
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(BadItem, match=r"a\.m4a is not readable audio"):
+        load_audio(value, "")
+
+
+def test_a_playlist_has_nothing_read(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="pip install 'ssl_suite[m4a]'")
+    path = m4a(tmp_path / "a.m4a")
+    (tmp_path / "list.m4a").write_text(f"ffconcat version 1.0\nfile {path}\n")
+    (tmp_path / "hls.m4a").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.5,\n{path}\n#EXT-X-ENDLIST\n")
+    for name in ("list", "hls"):
+        with pytest.raises(BadItem, match="is not readable audio"):
+            load_audio({"bytes": None, "path": str(tmp_path / f"{name}.m4a")}, "")
+
+
+def test_what_ffmpeg_would_read_is_said_where_it_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "INSTALLED", False)
+    (tmp_path / "a.m4a").write_bytes(bytes(400))
+    with pytest.raises(
+        BadItem, match=r"a\.m4a is not readable .*pip install 'ssl_suite\[m4a\]' reads such files; else"
+    ):
+        load_audio({"bytes": None, "path": str(tmp_path / "a.m4a")}, "")

@@ -31,11 +31,13 @@ class Media:
         name: of the resulting column, `image` or `audio`; it holds {"bytes": None, "path": ...}.
         extensions: what to look for.
         others: extensions of such files that are not read, but counted and named.
+        remedy: what to do about those.
     """
 
     name: str
     extensions: frozenset[str]
     others: frozenset[str] = frozenset()
+    remedy: str = "convert them"
 
     def __call__(self, place: Path, form: Form = PLAIN) -> dict[str, list[Any]]:
         """Returns column → values.
@@ -78,10 +80,10 @@ class Media:
         unread = Counter({kind: len(found) for kind, found in kinds.items() if kind in self.others})
         said = ", ".join(f"{n} {kind}" for kind, n in sorted(unread.items()))
         if not paths:
-            there = f"; it has {said}, which are not read: convert them" if said else ""
+            there = f"; it has {said}, which are not read: {self.remedy}" if said else ""
             raise UserError(f"{folder} holds no {self.name} files ({', '.join(sorted(self.extensions))}){there}.")
         if said:
-            rank_zero_warn(f"{folder}: passed over {said}: such files are not read, convert them.")
+            rank_zero_warn(f"{folder}: passed over {said}: such files are not read, {self.remedy}.")
         beside = [path for path in paths if path.parent == folder]
         if not 0 < len(beside) < len(paths) / 2:
             return paths

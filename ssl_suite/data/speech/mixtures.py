@@ -45,6 +45,7 @@ class Mixtures(Speech):
         anew: new mixtures for every epoch of training; False: always the same, whose frozen features can be kept.
         seed: of the mixtures that stay the same.
         column: of the audio.
+        channel: of recordings that have several, counted from 0; None: their mean.
         where: keep only rows with these values: `{language: en}`.
         max_seconds: longer mixtures are cropped for training, at a random place; None keeps all.
         limit_seconds: of a longer voice the first so many seconds are read.
@@ -69,6 +70,7 @@ class Mixtures(Speech):
         anew: bool = True,
         seed: int = 0,
         column: str = "audio",
+        channel: int | None = None,
         where: dict[str, str] | None = None,
         max_seconds: float | None = 15.0,
         limit_seconds: float | None = 120.0,
@@ -98,6 +100,7 @@ class Mixtures(Speech):
             source,
             column,
             where=where,
+            channel=channel,
             max_seconds=max_seconds,
             limit_seconds=limit_seconds,
             batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""Reading audio: any file libsndfile knows, from bytes or disk, resampled in torch."""
+"""Reading audio: any file libsndfile knows (or FFmpeg, as an extra), from bytes or disk, resampled in torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,25 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 
 from ssl_suite.core.errors import BadItem
 from ssl_suite.data.common.manifest import Media, encoded
+from ssl_suite.data.speech.containers import HINT, INSTALLED, Container
 
 RATE = 16000
 EXTENSIONS = frozenset((
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".w64",
     ".rf64",
 ))  # fmt: skip
-UNREAD = frozenset((".m4a", ".m4b", ".aac", ".wma", ".amr", ".ac3", ".ape", ".wv", ".webm", ".mp2", ".mka", ".3gp"))
-list_audio = Media("audio", EXTENSIONS, UNREAD)
+CONTAINERS = frozenset((".m4a", ".m4b", ".aac", ".wma", ".amr", ".ac3", ".ape", ".wv", ".webm", ".mp2", ".mka", ".3gp"))
+list_audio = (
+    Media("audio", EXTENSIONS | CONTAINERS)
+    if INSTALLED
+    else Media("audio", EXTENSIONS, CONTAINERS, f"convert them ({HINT})")
+)
 FILTER = 20_000_000
 """Greatest product of the reduced rates that are resampled: 441 · 160 for a CD's."""
 BLOCK = 1 << 20
@@ -35,8 +42,8 @@ STREAMED = 2_000_000_000
 """Bytes from which on a WAV's promise stands for a length its writer did not know."""
 
 
-def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf) -> Tensor:
-    """Decodes {"bytes", "path"} to (N,) float at 16 kHz; channels are averaged.
+def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf, channel: int | None = None) -> Tensor:
+    """Decodes {"bytes", "path"} to (N,) float at 16 kHz.
 
     A file whose header does not know its length (piped FLAC, streamed WAV) is read to its end.
 
@@ -45,9 +52,11 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
         where: names bytes in a table.
         start: seconds to leave out.
         end: second to stop at.
+        channel: which one, counted from 0; None: their mean.
 
     Raises:
-        BadItem: unreadable, cut short, without samples, or with some that are no numbers; names the file, or `where`.
+        BadItem: without that channel, unreadable, cut short, without samples, or with some that are no numbers; names
+            the file, or `where`.
     """
     name, content = encoded(value, where)
     try:
@@ -55,11 +64,16 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
             rate, known = file.samplerate, _frames(file)
             first, last = round(start * rate), known if end == math.inf else round(end * rate)
             last = last if known is None or last is None else min(last, known)
-            blocks = list(_blocks(file, first, last))
+            if channel is None and file.channels > 1:
+                rank_zero_warn("Audio of several channels is averaged; --data.channel 0 takes the first of them.")
+            if channel is not None and channel >= file.channels:
+                raise BadItem(f"{name} has {file.channels} channels, no channel {channel} (the first is 0).")
+            blocks = list(_blocks(file, first, last, channel))
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         remedy = "replace it, or set on_error: skip"
-        if Path(name).suffix.lower() in UNREAD:
+        if Path(name).suffix.lower() in CONTAINERS:
             remedy = "convert it, for instance by ffmpeg to .flac, or set on_error: skip"
+            remedy = remedy if INSTALLED else f"{HINT}; else {remedy}"
         raise BadItem(f"{name} is not readable audio ({error}); {remedy}.") from None
     if not blocks:
         raise BadItem(
@@ -80,7 +94,13 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
     common = math.gcd(rate, RATE)
     if (rate // common) * (RATE // common) > FILTER:
         raise BadItem(f"{name} has {rate:,} samples a second, which no short filter makes {RATE:,}; convert it.")
-    return resample(wave, rate, RATE)
+    return resampler(rate)(wave) if rate != RATE else wave
+
+
+@lru_cache(maxsize=64)
+def resampler(rate: int) -> Resample:
+    """From a rate to ours; its filter is made once."""
+    return Resample(rate, RATE, dtype=torch.float32)
 
 
 class _Audio(soundfile.SoundFile):
@@ -90,18 +110,39 @@ class _Audio(soundfile.SoundFile):
         return False
 
 
-def _open(content: Path | bytes) -> _Audio:
-    return _Audio(io.BytesIO(content) if isinstance(content, bytes) else content)
+def _open(content: Path | bytes) -> _Audio | Container:
+    try:
+        return _Audio(io.BytesIO(content) if isinstance(content, bytes) else content)
+    except soundfile.LibsndfileError:
+        if not INSTALLED:
+            raise
+        return Container(content)
 
 
-def _frames(file: _Audio) -> int | None:
+def _frames(file: _Audio | Container) -> int | None:
     """Number of frames that the header knows of."""
-    return file.frames if 0 < file.frames < 2**62 else None
+    return file.frames if isinstance(file, _Audio) and 0 < file.frames < 2**62 else None
 
 
-def _blocks(file: _Audio, first: int, last: int | None) -> Iterator[NDArray[np.float32]]:
-    """Frames `first` to `last` (None: the end), channels averaged, a block at a time."""
+def _blocks(
+    file: _Audio | Container, first: int, last: int | None, channel: int | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Frames `first` to `last` (None: the end) of a channel, or the mean of all, a block at a time."""
+    for block in _decoded(file, first, last):
+        yield block.mean(1) if channel is None else block[:, channel]
+
+
+def _decoded(file: _Audio | Container, first: int, last: int | None) -> Iterator[NDArray[np.float32]]:
+    """(n, channels) each."""
     at = 0
+    if isinstance(file, Container):
+        for block in file.blocks():
+            if (kept := block[max(0, first - at) : None if last is None else max(0, last - at)]).size:
+                yield kept
+            at += len(block)
+            if last is not None and at >= last:
+                break
+        return
     if first and file.format != "MP3":  # whose frames need the ones before them
         with suppress(soundfile.LibsndfileError):  # GSM cannot seek: what comes before is read
             at = file.seek(first)
@@ -110,7 +151,7 @@ def _blocks(file: _Audio, first: int, last: int | None) -> Iterator[NDArray[np.f
         if len(block) == 0:
             break
         if (kept := block[max(0, first - at) :]).size:
-            yield kept.mean(1)
+            yield kept
         at += len(block)
 
 
@@ -134,6 +175,8 @@ def duration(value: Any) -> float:
     """
     try:
         with _open(encoded(value, "")[1]) as file:
+            if isinstance(file, Container) and file.seconds:
+                return file.seconds
             return (_frames(file) or sum(map(len, _blocks(file, 0, None)))) / file.samplerate
     except (BadItem, soundfile.LibsndfileError, RuntimeError, ValueError):
         return 0.0

@@ -53,6 +53,7 @@ class Speech(SourceData):
         target: column of the target: a label, or the transcript for CTC; or one for each slot of the task.
         where: keep only rows with these values: `{language: en}`.
         labels: number of labelled training utterances to use.
+        channel: of recordings that have several, counted from 0; None: their mean.
         clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, which
             characters stay beside letters and digits, and where the phones of words are looked up.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
@@ -78,6 +79,7 @@ class Speech(SourceData):
         target: str | dict[str, str] = "label",
         where: dict[str, str] | None = None,
         labels: int | None = None,
+        channel: int | None = None,
         clean: Clean = Clean(),
         max_seconds: float | None = 15.0,
         limit_seconds: float | None = 120.0,
@@ -104,7 +106,9 @@ class Speech(SourceData):
         for name, seconds in options.items():
             if seconds is not None:
                 within(f"data.{name}", seconds, above=0)
-        self.input_column, self.clean = column, clean
+        if channel is not None:
+            within("data.channel", channel, low=0, whole=True)
+        self.input_column, self.channel, self.clean = column, channel, clean
         self.max_seconds, self.limit_seconds = max_seconds, limit_seconds
         self.in_memory, self.train_budget = in_memory, batch_seconds
         self.eval_budget = batch_seconds or 15.0 * self.eval_batch_size
@@ -156,7 +160,8 @@ class Speech(SourceData):
         return names(self.rows[split], super().ids(split), self._utterances[split])
 
     def fingerprint(self, split: str) -> str:
-        return f"{super().fingerprint(split)}|{self.limit_seconds}"
+        channel = "" if self.channel is None else f"|channel {self.channel}"
+        return f"{super().fingerprint(split)}|{self.limit_seconds}{channel}"
 
     def train_batches(self, epoch: int) -> list[list[int]]:
         lengths = self.lengths("train")
@@ -185,7 +190,7 @@ class Speech(SourceData):
         rows, utterance = self.rows[split], self._utterances[split][index]
         limit = math.inf if self._crops or self.limit_seconds is None else self.limit_seconds
         end = min(utterance.end, utterance.start + limit)
-        wave = load_audio(rows[index][self.input_column], rows.where(index), utterance.start, end)
+        wave = load_audio(rows[index][self.input_column], rows.where(index), utterance.start, end, self.channel)
         if utterance.claimed and not agree(min(utterance.seconds, limit), len(wave) / RATE):
             claim, lasts = f"{utterance.seconds:g}", f"{len(wave) / RATE:.2f}"
             raise BadItem(f"{rows.where(index)}: 'seconds' is {claim}, but the audio lasts {lasts}; mend the column.")
