@@ -68,6 +68,7 @@ class SpeechEncoder(Encoder):
         conv_norm: `layer` norm after every convolution of the waveform front end, or `group` norm after the first.
         conv_bias: whether those convolutions have biases.
         normalize: each waveform to mean 0 and variance 1 before them.
+        feature_norm: a layer norm between them and the projection to `dim`; DistilHuBERT has none.
         norm: of a transformer's blocks: pre or post, which has one before the first block too.
         ffn: width of a transformer's feed-forward layers; default 4 · dim.
         layer_drop: how often a transformer's block is passed by in training.
@@ -96,6 +97,7 @@ class SpeechEncoder(Encoder):
         conv_norm: Literal["layer", "group"] = "layer",
         conv_bias: bool = False,
         normalize: bool = False,
+        feature_norm: bool = True,
         norm: Literal["pre", "post"] = "pre",
         ffn: int | None = None,
         layer_drop: float = 0.0,
@@ -115,7 +117,7 @@ class SpeechEncoder(Encoder):
         self.frontend = Waveform(channels, conv_norm, conv_bias, normalize) if wave else LogMel(mels, stack)
         self.dim, self.num_states, self.stride = dim, layers + 1, self.frontend.stride
         self.causal = causal or trunk == "gru"
-        self.feature_norm = nn.LayerNorm(channels) if wave else nn.Identity()
+        self.feature_norm = nn.LayerNorm(channels) if wave and feature_norm else nn.Identity()
         self.project: nn.Module = nn.Identity()  # a gru has its own
         if trunk == "gru":
             self.trunk: nn.Module = ResidualGRU(self.frontend.dim, dim, layers, dropout)

@@ -301,11 +301,7 @@ class Transformer(nn.Module):
             where `at` is given.
         """
         seen = AttentionMask(self.config.causal, mask, documents).tensor()
-        bias = (
-            None
-            if self.bias is None
-            else self.bias(torch.arange(x.shape[1], device=x.device)[None] if places is None else places)
-        )
+        bias = self.distances(x, places)
         states, last = [x], self.config.layers - 1
         for i in range(self.config.layers):
             here = at if i == last else None
@@ -313,6 +309,12 @@ class Transformer(nn.Module):
             states.append(self.dropped(states[-1] if here is None else states[-1][here], y))
         states[-1] = self.norm(states[-1])
         return tuple(states)
+
+    def distances(self, x: Tensor, places: Tensor | None) -> Tensor | None:
+        """(1 or B, H, T, T) what the blocks gate, or None where the trunk has no relative bias."""
+        if self.bias is None:
+            return None
+        return self.bias(torch.arange(x.shape[1], device=x.device)[None] if places is None else places)
 
     def dropped(self, x: Tensor, y: Tensor) -> Tensor:
         """A block's output, or at times its input: computed all the same, so that every parameter has a gradient.

@@ -34,7 +34,8 @@ KEYS: dict[str, tuple[str, Any]] = {
 SINGLE = {"conv_norm": ("feat_extract_norm", "group"), "position_kernel": ("num_conv_pos_embeddings", 128)}
 STACKED = {"position_kernel": ("conv_pos_kernel_size", 19), "position_layers": ("num_conv_pos_embeddings", 5)}
 BIAS = {"buckets": ("num_buckets", 320), "reach": ("max_bucket_distance", 800)}
-FIXED = {"frontend": "waveform", "trunk": "transformer", "causal": False, "positions": "convolution"}
+SHAPE = {"frontend": "waveform", "trunk": "transformer", "causal": False, "positions": "convolution"}
+FIXED = SHAPE | {"feature_norm": True}
 EXPECTED = {
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
@@ -94,7 +95,11 @@ def _family(model_type: str, architecture: str, **changes: Any) -> Family:
 
 WAV2VEC2 = _family("wav2vec2", "Wav2Vec2Model")
 HUBERT = _family(
-    "hubert", "HubertModel", expected=EXPECTED | {"conv_pos_batch_norm": False, "feat_proj_layer_norm": True}
+    "hubert",
+    "HubertModel",
+    keys=KEYS | SINGLE | {"feature_norm": ("feat_proj_layer_norm", True)},
+    fixed=SHAPE | {"buckets": 0, "position_layers": 1},
+    expected=EXPECTED | {"conv_pos_batch_norm": False},
 )
 WAVLM = _family(
     "wavlm",
