@@ -17,7 +17,7 @@ ABOUT = "rows of a results file, as a table or JSON"
 def command(arguments: list[str]) -> None:
     parser = Parser("ssl-suite results", description=ABOUT)
     parser.add_argument("file", help="results.sqlite, or the folder that holds it")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--format", choices=("table", "json", "superb"), default="table")
     for name in ("modality", "name", "method", "role", "task", "metric", "split"):
         parser.add_argument(f"--{name}", help=f"only this {name}")
     options = vars(parser.parse_args(arguments))
@@ -48,7 +48,13 @@ def command(arguments: list[str]) -> None:
     def shown(cell: Cell) -> bool:
         return all(getattr(cell, name) == value for name, value in wanted.items())
 
-    Console().print(format_table(summarise(everything, path.parent), shown))
+    cells = summarise(everything, path.parent)
+    if style == "superb":
+        from ssl_suite.bench.superb import superb_table
+
+        Console().print(superb_table(filter(shown, cells)))
+        return
+    Console().print(format_table(cells, shown))
     for row in rows:
         if row.error:
             print(f"{row.run} gave no result: {row.error}")
