@@ -244,12 +244,10 @@ def test_m4a_is_read_whole_and_in_part(tmp_path: Path) -> None:
 
 def test_a_playlist_has_nothing_read(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="pip install 'ssl_suite[m4a]'")
-    path = m4a(tmp_path / "a.m4a")
-    (tmp_path / "list.m4a").write_text(f"ffconcat version 1.0\nfile {path}\n")
-    (tmp_path / "hls.m4a").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.5,\n{path}\n#EXT-X-ENDLIST\n")
-    for name in ("list", "hls"):
-        with pytest.raises(BadItem, match="is not readable audio"):
-            load_audio({"bytes": None, "path": str(tmp_path / f"{name}.m4a")}, "")
+    m4a(tmp_path / "a.m4a")
+    (tmp_path / "list.m4a").write_text("ffconcat version 1.0\nfile a.m4a\n")
+    with pytest.raises(BadItem, match="is not readable audio"):
+        load_audio({"bytes": None, "path": str(tmp_path / "list.m4a")}, "")
 
 
 def test_what_ffmpeg_would_read_is_said_where_it_is_not_installed(

@@ -89,6 +89,30 @@ def utterances(rows: Rows, media: str) -> list[Utterance]:
     return found
 
 
+def cut(rows: Rows, media: str, most: float) -> Rows:
+    """The same rows with several for each that is longer than `most` seconds: equal parts, one after the other.
+
+    Args:
+        rows: of a split.
+        media: column of the audio.
+        most: seconds a part.
+    """
+    found = utterances(rows, media)
+    counts = [max(1, math.ceil(u.seconds / most - 1e-9)) for u in found]
+    if max(counts) == 1:
+        return rows
+    parts = [(i, part, n) for i, n in enumerate(counts) for part in range(n)]
+    taken = rows.take([i for i, _, _ in parts])
+    old = [name for name in (_first(rows, choices) for choices in (BEGIN, END, LENGTH, SECONDS)) if name]
+    begins = [found[i].start + found[i].seconds * part / n for i, part, n in parts]
+    ends = [
+        None if part + 1 == n and found[i].end == math.inf else found[i].start + found[i].seconds * (part + 1) / n
+        for i, part, n in parts
+    ]
+    table = taken.table.remove_columns(old).add_column("start", begins).add_column("end", ends)
+    return Rows(table, taken.name, f"{taken.fingerprint}|{most}", taken.numbers, taken.parts)
+
+
 def _tell_overlaps(rows: Rows, media: str, found: list[Utterance]) -> None:
     """Says how many rows are parts of a file that another row has too."""
     parts = [(path_of(rows[i][media]), u.start, u.end, i) for i, u in enumerate(found) if u.start or u.end < math.inf]

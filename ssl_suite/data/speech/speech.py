@@ -20,13 +20,16 @@ from ssl_suite.core.random import uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.kinds import KINDS
-from ssl_suite.data.common.source import FolderReader, Layouts
+from ssl_suite.data.common.source import FolderReader, Layouts, Rows
 from ssl_suite.data.common.source_data import SourceData
 from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.phones import Phones  # noqa: F401 - a kind of target that speech gives
-from ssl_suite.data.speech.reading import RATE, list_audio, load_audio
-from ssl_suite.data.speech.segments import Utterance, agree, names, path_of, utterances
+from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
+from ssl_suite.data.speech.segments import Utterance, agree, cut, names, path_of, utterances
 from ssl_suite.data.speech.waveform import Waveform  # noqa: F401 - a kind of target that speech gives
+
+LONG = 60.0
+"""Seconds from which on a recording is not decoded, nor kept, for a crop alone: that part of it is read."""
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Speech(SourceData):
         clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, which
             characters stay beside letters and digits, and where the phones of words are looked up.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
+        cut_seconds: longer recordings are several utterances each, of equal parts of at most so many seconds, so that
+            an epoch has all of them; None leaves them whole. Not for transcripts, which are of all of a recording.
         limit_seconds: for tasks, frozen features and embeddings: of longer ones the first so many seconds are read, and
             they are counted; with transcripts they are refused. None keeps all. Columns `start` and `end` cut a long
             recording into utterances.
@@ -82,6 +87,7 @@ class Speech(SourceData):
         channel: int | None = None,
         clean: Clean = Clean(),
         max_seconds: float | None = 15.0,
+        cut_seconds: float | None = None,
         limit_seconds: float | None = 120.0,
         batch_size: int = 16,
         batch_seconds: float | None = None,
@@ -102,14 +108,19 @@ class Speech(SourceData):
             on_error=on_error,
             **files,
         )
-        options = {"max_seconds": max_seconds, "limit_seconds": limit_seconds, "batch_seconds": batch_seconds}
+        options = {
+            "max_seconds": max_seconds,
+            "cut_seconds": cut_seconds,
+            "limit_seconds": limit_seconds,
+            "batch_seconds": batch_seconds,
+        }
         for name, seconds in options.items():
             if seconds is not None:
                 within(f"data.{name}", seconds, above=0)
         if channel is not None:
             within("data.channel", channel, low=0, whole=True)
         self.input_column, self.channel, self.clean = column, channel, clean
-        self.max_seconds, self.limit_seconds = max_seconds, limit_seconds
+        self.max_seconds, self.cut_seconds, self.limit_seconds = max_seconds, cut_seconds, limit_seconds
         self.in_memory, self.train_budget = in_memory, batch_seconds
         self.eval_budget = batch_seconds or 15.0 * self.eval_batch_size
         self._waves: dict[tuple[str, int], Tensor] = {}
@@ -120,6 +131,12 @@ class Speech(SourceData):
 
     def layouts(self) -> Layouts:
         return LAYOUTS
+
+    def read_source(self) -> dict[str, Rows]:
+        splits = super().read_source()
+        if self.cut_seconds is None:
+            return splits
+        return {split: cut(rows, self.input_column, self.cut_seconds) for split, rows in splits.items()}
 
     def prepare(self, request: Request) -> None:
         super().prepare(request)
@@ -132,6 +149,10 @@ class Speech(SourceData):
         self._stride = request.stride
         self._cut_along = any(KINDS[kind].along for kind in request.kinds)
         needs_all = [kind for kind in request.kinds if KINDS[kind].whole or KINDS[kind].along]
+        if needs_all and self.cut_seconds is not None:
+            raise UserError(
+                f"data.cut_seconds cuts recordings, but their {needs_all[0]} are of all of one; leave it out."
+            )
         for split in self.splits():
             self._tell_long(split, refuse=needs_all[0] if needs_all else None)
 
@@ -170,19 +191,27 @@ class Speech(SourceData):
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
 
     def read(self, split: str, index: int, seed: int) -> SpeechItem:
-        wave, start = self._wave(split, index), 0
-        whole = len(wave)
-        if self._crops and self.max_seconds is not None and len(wave) > self.max_seconds * RATE:
-            size = int(self.max_seconds * RATE)
-            start = int(uniform(torch.tensor([seed]), 1) * (len(wave) - size))
+        long = self._crops and self.max_seconds is not None and self._utterances[split][index].seconds > LONG
+        wave, start = torch.empty(0) if long else self._wave(split, index), 0
+        whole = round(self._utterances[split][index].seconds * RATE) if long else len(wave)
+        if self._crops and self.max_seconds is not None and whole > (size := int(self.max_seconds * RATE)):
+            start = int(uniform(torch.tensor([seed]), 1) * (whole - size))
             if self._cut_along:
                 start -= start % self._stride
-            wave = wave[start : start + size]
+            wave = self._piece(split, index, start, size) if long else wave[start : start + size]
         target = None
         if self.has_targets(split):
             assert self.targets is not None
             target = self.targets.part(split, index, whole, start, len(wave), self._stride)
         return SpeechItem(index, seed, wave, target)
+
+    def _piece(self, split: str, index: int, start: int, size: int) -> Tensor:
+        """Samples `start` to `start + size` of an utterance, of which no others are decoded."""
+        rows, first = self.rows[split], self._utterances[split][index].start + start / RATE
+        value, where = rows[index][self.input_column], rows.where(index)
+        if self._utterances[split][index].claimed:
+            _expect_agreement(where, self._utterances[split][index].seconds, duration(value))
+        return load_audio(value, where, first, first + size / RATE, self.channel)[:size]
 
     def _wave(self, split: str, index: int) -> Tensor:
         if (split, index) in self._waves:
@@ -191,9 +220,8 @@ class Speech(SourceData):
         limit = math.inf if self._crops or self.limit_seconds is None else self.limit_seconds
         end = min(utterance.end, utterance.start + limit)
         wave = load_audio(rows[index][self.input_column], rows.where(index), utterance.start, end, self.channel)
-        if utterance.claimed and not agree(min(utterance.seconds, limit), len(wave) / RATE):
-            claim, lasts = f"{utterance.seconds:g}", f"{len(wave) / RATE:.2f}"
-            raise BadItem(f"{rows.where(index)}: 'seconds' is {claim}, but the audio lasts {lasts}; mend the column.")
+        if utterance.claimed:
+            _expect_agreement(rows.where(index), utterance.seconds, len(wave) / RATE, limit)
         if self._keep:
             self._waves[split, index] = wave
         return wave
@@ -208,3 +236,9 @@ class Speech(SourceData):
             torch.tensor([len(i.wave) for i in items]),
             RATE,
         )
+
+
+def _expect_agreement(where: str, claim: float, lasts: float, limit: float = math.inf) -> None:
+    """Raises BadItem where a table says that a recording, or its first `limit` seconds, lasts longer than it does."""
+    if not agree(min(claim, limit), lasts):
+        raise BadItem(f"{where}: 'seconds' is {claim:g}, but the audio lasts {lasts:.2f}; mend the column.")
