@@ -19,6 +19,7 @@ from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.joint import Joint
+from ssl_suite.data.speech.mixtures import Mixtures
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.image import ImageEncoder
@@ -36,6 +37,8 @@ from ssl_suite.methods.text.elmo import ELMo
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
 from ssl_suite.tasks.classify import Classify
+from ssl_suite.tasks.diarize import Diarize
+from ssl_suite.tasks.separate import Separate
 from ssl_suite.tasks.verify import Verify
 
 ADAM = Optim("adamw", 1e-3)
@@ -68,6 +71,8 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
         lambda: Finetune(tiny_speech_encoder(), Verify(width=8, last=12), mode="finetune", optim=ADAM),
         0,
     ),
+    "Finetune, Diarize": (lambda: Finetune(tiny_speech_encoder(), Diarize(8), mode="finetune", optim=ADAM), 0),
+    "Finetune, Separate": (lambda: Finetune(tiny_speech_encoder(), Separate(hidden=8), mode="finetune", optim=ADAM), 0),
     "Contrast": (lambda: Contrast({"a": tiny_image_encoder(), "b": tiny_image_encoder()}, optim=ADAM), 0),
     "APC": (lambda: APC(tiny_speech_encoder(), optim=ADAM), 0),
     "MaskedLM": (lambda: MaskedLM(tiny_text_encoder(), optim=ADAM), 1),
@@ -78,6 +83,9 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "ELMo": (lambda: ELMo(LSTMEncoder(vocab_size=270, dim=12), optim=ADAM), 3),  # either direction, and features
     **{name: (make, WAITS.get(name, 0)) for name, make in UPSTREAMS.items()},
 }
+
+OTHER_DATA = {"Contrast": "joint", "Finetune, Diarize": "mixtures", "Finetune, Separate": "mixtures"}
+"""Than those of the encoder's modality."""
 
 
 class SecondStep(pl.Callback):
@@ -104,8 +112,9 @@ def test_a_training_step_waits_as_often_as_stated(
         "image": lambda: Images(image_folder, image_size=64, batch_size=4),
         "text": lambda: Text(text_file, tokenizer="byte", max_length=32, batch_size=4),
         "speech": lambda: Speech(speech_folder, batch_size=4),
+        "mixtures": lambda: Mixtures(speech_folder, speaker="label", batch_size=4),
         "joint": lambda: Joint({n: Images(image_folder, image_size=32, batch_size=4) for n in "ab"}, batch_size=4),
-    }["joint" if isinstance(model, Contrast) else model.encoder.modality]()
+    }[OTHER_DATA.get(name) or model.encoder.modality]()
     pl.Trainer(
         accelerator="cpu", devices=1, max_steps=2, limit_val_batches=0, enable_checkpointing=False,
         log_every_n_steps=100, default_root_dir=tmp_path, callbacks=[second], **QUIET,

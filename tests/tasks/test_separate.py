@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import soundfile
 import torch
 from tiny import QUIET, tiny_speech_encoder
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.audio import (
     permutation_invariant_training,
     scale_invariant_signal_distortion_ratio,
@@ -28,6 +28,7 @@ from ssl_suite.tasks.recurrent import BLSTM
 from ssl_suite.tasks.separate import Masked, Separate, si_sdr
 
 HOP = 160
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def built(*voices: str, **options: Any) -> Separate:
@@ -141,13 +142,15 @@ def test_nothing_of_the_padding_reaches_a_voice() -> None:
         torch.testing.assert_close(a[1:], b, rtol=1e-3, atol=1e-3)
 
 
-def test_the_layers_read_each_row_from_its_own_end() -> None:
-    layers, lengths = BLSTM(6, 5, 2).eval(), [9, 4, 1]
+def test_the_layers_are_torchs_own_and_read_each_row_from_its_own_end() -> None:
+    layers, peer, lengths = BLSTM(6, 5, 2), nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True), [9, 4, 1]
+    for end, side in (("", layers.ahead), ("_reverse", layers.back)):
+        for depth, lstm in enumerate(side):
+            lstm.load_state_dict({f"{n}_l0": getattr(peer, f"{n}_l{depth}{end}") for n in WEIGHTS})
     features, mask = torch.randn(3, 9, 6), lengths_to_mask(torch.tensor(lengths), 9)
     together = layers(features, mask)
     for row, n in enumerate(lengths):
-        alone = torch.nn.LSTM.forward(layers, features[row : row + 1, :n])[0]
-        torch.testing.assert_close(together[row : row + 1, :n], alone)
+        torch.testing.assert_close(together[row : row + 1, :n], peer(features[row : row + 1, :n])[0])
         assert together[row, n:].abs().sum() == 0
 
 
