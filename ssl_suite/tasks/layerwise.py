@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
+from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.check import one_of, within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
@@ -117,13 +118,18 @@ class Layerwise(Evaluation):
     def _tuning(self) -> bool:
         return self.strict and (self.tunes or len(self.layers) > 1)
 
-    def labels(self, batch: Any, row: int) -> dict[str, str]:
-        """What the targets of an item stand for, by slots."""
+    def labels(self, batch: Any, row: int) -> dict[str, Any]:
+        """What the targets of an item stand for, by slots: a name, or a list of names."""
         if not isinstance(batch.target, dict):
             raise UserError(f"{self.data.source_name} lacks the columns {', '.join(self.target or ())} in a split.")
         labels, unseen = cast(dict[str, list[str]], self.data.labels), cast(dict[str, list[str]], self.data.unseen)
-        ids = {slot: int(values[row]) for slot, values in batch.target.items()}
-        return {slot: [*labels[slot], *unseen[slot]][number] for slot, number in ids.items()}
+
+        def named(slot: str, ids: Any) -> Any:
+            if isinstance(ids, list):
+                return [named(slot, number) for number in ids if number != IGNORE]
+            return labels[slot][ids] if ids < len(labels[slot]) else unseen[slot][ids - len(labels[slot])]
+
+        return {slot: named(slot, values[row].tolist()) for slot, values in batch.target.items()}
 
     def items(self, split: str) -> list[Any]:
         """What was kept of each item of a split, of all ranks; it is encoded now if it has not been."""

@@ -233,6 +233,17 @@ class Tags(Sequence):
         return self.names or super().labels()
 
 
+class Names(Sequence):
+    """(L) names in no order, or none: of the utterances that a query is in."""
+
+    name = "names"
+    closed = False
+
+    def read(self) -> list[list[str]]:
+        values = self.lists("a list of names")
+        return [[self.label(i, name) for name in value] for i, value in enumerate(values)]
+
+
 class Characters(Sequence):
     """(L) the characters of a transcript, normalised."""
 
