@@ -109,6 +109,27 @@ class Moved(pl.Callback):
         assert all(torch.equal(w, self.held[n]) for n, w in model.codebooks.state_dict().items())
 
 
+def test_a_batch_moves_the_codes_once(speech_folder: str, tmp_path: Path) -> None:
+    """The very first too, whose step is taken once more for its FLOPs."""
+    model, alone = made(), made()
+    batches: list[Any] = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            batches.append(batch)
+
+    pl.Trainer(
+        accelerator="cpu", max_steps=1, default_root_dir=tmp_path, enable_checkpointing=False, callbacks=[Keep()],
+        accumulate_grad_batches=2, limit_val_batches=0, **QUIET,
+    ).fit(model, Speech(speech_folder, batch_size=3))  # fmt: skip
+    for batch in batches:
+        alone.step(batch)
+    alone.codebooks.move()
+    assert len(batches) == 2
+    torch.testing.assert_close(model.codebooks.sizes, alone.codebooks.sizes)
+    torch.testing.assert_close(model.codebooks.sums, alone.codebooks.sums)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_codes_and_teacher_move_in_training_alone_and_teacher_and_front_end_stop_where_they_shall(
     name: str, speech_folder: str, tmp_path: Path
@@ -143,6 +164,14 @@ def test_the_teacher_shares_what_stands_below_the_blocks_and_spidrs_begins_elsew
         model.codebooks(torch.randn(1, 4, 16), learn=True)
         model.after_step()
         assert torch.equal(model.teacher.project.weight, model.encoder.project.weight)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_no_norm_of_spidr_waits_for_a_gradient_that_never_comes(norm: str) -> None:
+    model = SpidR(trunk(norm=norm), top=1, codes=7)
+    model.step(speech_batch([6400, 3000])).total().backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert sum(p.numel() for p in model.encoder.parameters() if not p.requires_grad) == 2 * 16
 
 
 def test_an_exponential_ramp_is_spidrs() -> None:

@@ -88,6 +88,8 @@ class DinoSR(Method):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
         self.frozen = self.freeze_step is not None and self.trainer.global_step >= self.freeze_step
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.codebooks.chosen = None  # by a step that was taken to count its FLOPs
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)
@@ -148,7 +150,9 @@ class SpidR(DinoSR):
         **options: Any,
     ) -> None:
         super().__init__(encoder, momentum=momentum, optim=optim, **options)
-        self.encoder.trunk.norm.requires_grad_(False)  # above all that the heads read
+        post = self.encoder.config["norm"] == "post"
+        last = self.encoder.blocks()[-1].get_submodule("norm2") if post else self.encoder.trunk.norm
+        last.requires_grad_(False)  # it stands above all that the heads read
 
     def new_teacher(self) -> SpeechEncoder:
         teacher = teacher_of(type(self.encoder)(**self.encoder.config))

@@ -59,7 +59,6 @@ class DistilHuBERT(Method):
             within("layers", layer, low=0, high=self.teacher.num_states - 1, whole=True)
         within("cosine", cosine, low=0)
         self.layers, self.cosine = tuple(layers), cosine
-        self.encoder.preprocess = self.teacher.preprocess  # what the teacher hears, the student hears
         if copy:
             own = self.encoder.state_dict()
             theirs = self.teacher.state_dict()
