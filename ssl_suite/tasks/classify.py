@@ -33,6 +33,7 @@ class Classify(Task):
     Args:
         hidden: width of a hidden layer; 0 for a linear head.
         dropout: before the last layer.
+        projection: width of a linear layer before all that, with nothing between (SUPERB's is 256); 0: none.
         metrics: what is reported; the first selects models. `f1` is of the second of two labels (GLUE's positive
             class), `macro_f1` the mean over all labels, `matthews` the correlation coefficient.
     """
@@ -41,11 +42,15 @@ class Classify(Task):
     labels: list[str]
 
     def __init__(
-        self, hidden: int = 0, dropout: float = 0.0, metrics: Sequence[Name] = ("accuracy", "macro_f1")
+        self,
+        hidden: int = 0,
+        dropout: float = 0.0,
+        projection: int = 0,
+        metrics: Sequence[Name] = ("accuracy", "macro_f1"),
     ) -> None:
         super().__init__()
-        check_head(hidden, dropout)
-        self.hidden, self.dropout = hidden, dropout
+        check_head(hidden, dropout, projection)
+        self.hidden, self.dropout, self.projection = hidden, dropout, projection
         self.names, self.main = tuple(metrics), metrics[0]
         self.statistic = self.main if self.main in ("macro_f1", "matthews") else "ratio"
 
@@ -54,7 +59,7 @@ class Classify(Task):
         if "f1" in self.names and len(labels) != 2:
             raise UserError(f"The metric f1 is of one class against another; for {len(labels)} labels ask macro_f1.")
         self.labels = labels
-        self.head = head(dim, self.hidden, len(labels), self.dropout)
+        self.head = head(dim, self.hidden, len(labels), self.dropout, self.projection)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return self.head(features[:, 0])  # (B, C)

@@ -6,16 +6,18 @@ import unicodedata
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.functional.text import edit_distance
 from torchmetrics.text import CharErrorRate, WordErrorRate
 
 from ssl_suite.core.batch import IGNORE
+from ssl_suite.core.check import within
 from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.head import check_head, head
+from ssl_suite.tasks.recurrent import BLSTM
 
 BLANK = 0
 """Output 0 is the blank; character i of the labels is output i + 1."""
@@ -31,7 +33,11 @@ class CTC(Task):
     Args:
         of: what a sequence is of: `characters`, or `phones`.
         hidden: width of a hidden layer; 0 for a linear head.
-        dropout: before the last layer.
+        dropout: before the last layer, and between BLSTMs.
+        projection: width of a linear layer before all others, with nothing between; 0: none. SUPERB's phones have 256.
+        blstms: layers between them that read the states from both ends; SUPERB's characters have 2, after a projection
+            of 1024, with dropout 0.2.
+        width: of each direction of those.
     """
 
     sequence = True
@@ -40,21 +46,38 @@ class CTC(Task):
     less_is_better = frozenset({"cer", "wer", "per", "unsayable", "unfit"})
 
     def __init__(
-        self, of: Literal["characters", "phones"] = "characters", hidden: int = 0, dropout: float = 0.0
+        self,
+        of: Literal["characters", "phones"] = "characters",
+        hidden: int = 0,
+        dropout: float = 0.0,
+        projection: int = 0,
+        blstms: int = 0,
+        width: int = 1024,
     ) -> None:
         super().__init__()
-        check_head(hidden, dropout)
+        check_head(hidden, dropout, projection)
+        within("task.blstms", blstms, low=0, whole=True)
+        within("task.width", width, low=1, whole=True)
         self.target = of
         self.rates = ("per",) if of == "phones" else ("cer", "wer")
         self.main, self.space = self.rates[0], " " if of == "phones" else ""
-        self.hidden, self.dropout = hidden, dropout
+        self.hidden, self.dropout, self.projection = hidden, dropout, projection
+        self.depth, self.width = blstms, width
 
     def build(self, dim: int, labels: list[str]) -> None:
         self.labels = labels
-        self.head = head(dim, self.hidden, len(labels) + 1, self.dropout)
+        outputs = len(labels) + 1
+        self.blstm = None
+        if not self.depth:
+            self.head = head(dim, self.hidden, outputs, self.dropout, self.projection)
+            return
+        self.first = nn.Linear(dim, self.projection) if self.projection else nn.Identity()
+        self.blstm = BLSTM(self.projection or dim, self.width, self.depth, self.dropout)
+        self.head = head(2 * self.width, self.hidden, outputs, self.dropout)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        return self.head(features)  # (B, T, 1 + characters)
+        """(B, T, D) → (B, T, 1 + characters)."""
+        return self.head(features if self.blstm is None else self.blstm(self.first(features), mask))
 
     def loss(self, output: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         """Mean over the batch of −log p / length, in fp32; targets that cannot fit (T < L + repeats) count as zero."""

@@ -27,6 +27,7 @@ class Slots(Task):
         slots: their names; the data's columns have these, or `data.target` says which is which.
         hidden: width of a hidden layer; 0 for linear heads.
         dropout: before the last layer.
+        projection: width of a linear layer before all that, with nothing between (SUPERB's is 256); 0: none.
     """
 
     main = "accuracy"
@@ -34,21 +35,23 @@ class Slots(Task):
     labels: Labels
     unseen: Labels
 
-    def __init__(self, slots: list[str] | None = None, hidden: int = 0, dropout: float = 0.0) -> None:
+    def __init__(
+        self, slots: list[str] | None = None, hidden: int = 0, dropout: float = 0.0, projection: int = 0
+    ) -> None:
         super().__init__()
-        check_head(hidden, dropout)
+        check_head(hidden, dropout, projection)
         if slots is None:
             raise UserError("Slots needs the names of an answer's parts: --model.task.slots '[action, place]'.")
         if not slots or len(set(slots)) != len(slots) or "accuracy" in slots:
             raise UserError(f"task.slots names the slots of an answer, each once: not {slots}.")
         self.target = dict.fromkeys(slots, "class")
-        self.hidden, self.dropout = hidden, dropout
+        self.hidden, self.dropout, self.projection = hidden, dropout, projection
 
     def build(self, dim: int, labels: Labels) -> None:
         for names in labels.values():
             expect_choice(names)
         self.labels = labels
-        self.head = head(dim, self.hidden, sum(map(len, labels.values())), self.dropout)
+        self.head = head(dim, self.hidden, sum(map(len, labels.values())), self.dropout, self.projection)
 
     def forward(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
         parts = self.head(features[:, 0]).split([len(names) for names in self.labels.values()], -1)

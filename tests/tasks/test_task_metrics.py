@@ -209,8 +209,13 @@ def test_constant_predictions_do_not_crash() -> None:
 
 
 @pytest.mark.parametrize(
-    "task", [Classify(), Classify(hidden=16, dropout=0.1), Regress(), Regress(hidden=4), Tag(hidden=3), CTC(hidden=3)]
-)
+    "task",
+    [
+        Classify(), Classify(hidden=16, dropout=0.1), Classify(projection=5), Regress(), Regress(hidden=4),
+        Tag(hidden=3), CTC(hidden=3), CTC(projection=3), CTC(projection=3, blstms=2, width=4, dropout=0.1),
+        CTC(blstms=1, width=4, hidden=3),
+    ],
+)  # fmt: skip
 def test_heads_fit_any_features(task: Task) -> None:
     built(task, ["a", "b", "c"])
     length = 5 if task.sequence else 1
@@ -218,6 +223,21 @@ def test_heads_fit_any_features(task: Task) -> None:
     classes = {"class": (3,), "value": (), "tags": (5, 3), "characters": (5, 4)}[task.target]
     assert output.shape == (2, *classes)
     assert len(task.decode(output, torch.ones(2, length, dtype=torch.bool))) == 2
+
+
+def test_superbs_head_takes_the_mean_between_its_two_layers() -> None:
+    task = built(Classify(projection=5), list("abc"))
+    first, last = (layer for layer in task.modules() if isinstance(layer, torch.nn.Linear))
+    assert [first.out_features, last.in_features] == [5, 5]
+    frames = torch.randn(7, 8)
+    pooled = frames.mean(0, keepdim=True)[None]
+    torch.testing.assert_close(task(pooled, torch.ones(1, 1))[0], last(first(frames).mean(0)))
+
+
+def test_nothing_of_the_padding_reaches_a_character_through_blstms() -> None:
+    task = built(CTC(projection=3, blstms=2, width=4), LETTERS)
+    features, mask = torch.randn(2, 12, 8), torch.arange(12)[None] < torch.tensor([[12], [7]])
+    torch.testing.assert_close(task(features, mask)[1:, :7], task(features[1:, :7], mask[1:, :7]))
 
 
 # GLUE's metrics and entities ------------------------------------------------------------------------------------------
