@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.mixtures import Mixtures
 from ssl_suite.data.speech.speech import Speech
 
+REAL = Path(os.environ.get("SSL_SUITE_DATA", "")) / "fsdd"
 Maker = Callable[..., Path]
 
 
@@ -145,6 +147,29 @@ def test_speech_commands_of_every_word(speech_commands: Path) -> None:
     (speech_commands / "testing_list.txt").unlink()
     with pytest.raises(UserError, match=r"testing_list\.txt is not there, so this is no folder of Speech Commands"):
         served(f"speech_commands:{speech_commands}")
+
+
+def test_spoken_digits(tmp_path: Path, sound: Maker) -> None:
+    for name in ("george", "jackson", "theo"):
+        for take in (0, 5, 10, 49):
+            sound(tmp_path / "recordings" / f"7_{name}_{take}.wav", 0.1, rate=8000)
+    data = served(f"fsdd:{tmp_path}", Request(target="class"), target="speaker")
+    assert {split: data.size(split) for split in data.splits()} == {"train": 6, "validation": 3, "test": 3}
+    assert data.labels == ["george", "jackson", "theo"]
+    apart = served(f"fsdd/theo:{tmp_path}", Request(target="class"))
+    assert {split: set(column(apart, split, "speaker")) for split in apart.splits()} == {
+        "train": {"jackson"}, "validation": {"george"}, "test": {"theo"}
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"fsdd has no part 'them'"):
+        served(f"fsdd/them:{tmp_path}")
+
+
+@pytest.mark.skipif(not REAL.is_dir() or not REAL.parts, reason="SSL_SUITE_DATA names no folder with fsdd/")
+def test_real_digits() -> None:
+    data = served(f"fsdd/theo:{REAL}", Request(target="class"))
+    assert {split: data.size(split) for split in data.splits()} == {"train": 1000, "validation": 500, "test": 500}
+    assert data.labels == list("0123456789")
+    assert len(next(iter(data.eval_dataloader("test")))) > 0
 
 
 # VoxCeleb1 ------------------------------------------------------------------------------------------------------------
@@ -316,6 +341,10 @@ def test_librimix(librimix: Path) -> None:
     item = data.read("test", 0, 0)
     assert len(item.wave) == len(item.target["a"]) == 8000
     assert "noise" in row
+    who = served(f"librimix:{librimix}", Request(target="multi_frames", stride=320), target="voices")
+    assert who.labels == ["0", "1"]
+    assert torch.equal(who.read("test", 0, 0).target, torch.ones(25, 2))
+    assert torch.equal(who.target("test", 0), torch.ones(25, 2))  # of frozen features
     clean = served(f"librimix/max+mix_clean+train-360:{librimix}")
     assert "noise" not in clean.rows["train"].columns
     assert "/max/train-360/mix_clean/" in clean.rows["train"][0]["audio"]["path"]

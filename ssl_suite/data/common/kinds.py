@@ -31,6 +31,7 @@ class TargetKind(ABC):
         rows: of a split.
         column: that holds the target.
         clean: how transcripts are normalised.
+        stride: samples a state of the encoder, for targets along time that are made for it.
 
     Attributes:
         name: what a task asks for.
@@ -63,8 +64,8 @@ class TargetKind(ABC):
             )
         KINDS[cls.name] = cls
 
-    def __init__(self, rows: Rows, column: str, clean: Clean) -> None:
-        self.rows, self.column, self.clean = rows, column, clean
+    def __init__(self, rows: Rows, column: str, clean: Clean, stride: int = 1) -> None:
+        self.rows, self.column, self.clean, self.stride = rows, column, clean, stride
         self.names = rows.label_names(column)
         self.values = self.read()
 
@@ -288,32 +289,6 @@ class Frames(Sequence):
     def cut(self, target: Tensor, start: int, size: int, stride: int) -> Tensor:
         """Those that begin in the part."""
         return target[start // stride :][: math.ceil(size / stride)]
-
-
-class MultiFrames(TargetKind):
-    """(L, C) which of C labels each state of the encoder has, 0 or 1: who speaks when."""
-
-    name = "multi_frames"
-    modalities = ("speech",)
-    along = True
-    lasts, cut = Frames.lasts, Frames.cut
-
-    def read(self) -> list[list[list[str]]]:
-        wanted = "a list with a list of labels for each state of the encoder"
-        values = self.lists(wanted)
-        for i, value in enumerate(values):
-            if not all(isinstance(frame, (list, tuple)) for frame in value):
-                raise UserError(f"{self.rows.where(i)}: {self.column!r} holds {repr(value)[:60]}, not {wanted}.")
-        return [[[self.label(i, v, t) for v in frame] for t, frame in enumerate(row)] for i, row in enumerate(values)]
-
-    def parts(self, value: list[list[str]]) -> Iterable[str]:
-        return (label for frame in value for label in frame)
-
-    def tensor(self, row: int, ids: Mapping[str, int]) -> Tensor:
-        target = torch.zeros(len(self.values[row]), len(ids))
-        for frame, labels in zip(target, self.values[row], strict=True):
-            frame[[ids[label] for label in labels]] = 1
-        return target
 
 
 def transcripts(kind: TargetKind) -> list[str]:

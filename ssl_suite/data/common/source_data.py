@@ -117,14 +117,14 @@ class SourceData(DataModule):
         kind = request.target or request.watch
         if kind and (answered := self._rows_with_targets(request)):
             columns = self._columns(kind)
-            targets = read_targets(answered, columns, kind, request.labels, self.clean)
+            targets = read_targets(answered, columns, kind, request.labels, self.clean, request.stride)
             self.labels, self.unseen = targets.labels, targets.unseen
             targets.warn_of_unseen()
             targets.warn_of_shared()
             if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
                 self._keep_few(targets)
                 answered = self._rows_with_targets(request)
-                targets = read_targets(answered, columns, kind, self.labels, self.clean)
+                targets = read_targets(answered, columns, kind, self.labels, self.clean, request.stride)
             self.targets = targets
 
     @classmethod

@@ -32,6 +32,7 @@ class Targets:
         kind: name of what it holds, see `kinds`.
         labels: those a task already knows; None takes them from the training split.
         clean: how transcripts are normalised.
+        stride: samples a state of the encoder.
 
     Attributes:
         labels: what can be answered: label i has the id i.
@@ -45,9 +46,10 @@ class Targets:
         kind: str,
         labels: list[str] | None = None,
         clean: Clean = Clean(),
+        stride: int = 1,
     ) -> None:
         self.kind = KINDS[kind]
-        self.columns: dict[str, TargetKind] = {s: self.kind(rows, column, clean) for s, rows in splits.items()}
+        self.columns: dict[str, TargetKind] = {s: self.kind(rows, column, clean, stride) for s, rows in splits.items()}
         first = self.columns.get("train") or next(iter(self.columns.values()))
         self.labels: list[str] = first.labels() if labels is None else labels
         known = {first.spell(name) for name in self.labels}
@@ -159,6 +161,7 @@ class SlotTargets:
         kinds: slot → name of what it holds.
         labels: those a task already knows.
         clean: how transcripts are normalised.
+        stride: samples a state of the encoder.
     """
 
     def __init__(
@@ -168,10 +171,11 @@ class SlotTargets:
         kinds: Mapping[str, str],
         labels: Mapping[str, list[str]] | None = None,
         clean: Clean = Clean(),
+        stride: int = 1,
     ) -> None:
         known = labels or {}
         self.slots = {
-            slot: Targets(splits, columns[slot], kind, known.get(slot), clean) for slot, kind in kinds.items()
+            slot: Targets(splits, columns[slot], kind, known.get(slot), clean, stride) for slot, kind in kinds.items()
         }
         self.labels = {slot: targets.labels for slot, targets in self.slots.items()}
         self.unseen = {slot: targets.unseen for slot, targets in self.slots.items()}
@@ -210,12 +214,13 @@ def read_targets(
     kind: str | Mapping[str, str],
     labels: Any = None,
     clean: Clean = Clean(),
+    stride: int = 1,
 ) -> Targets | SlotTargets:
     """The targets a task asks for, of one column or of one for each of its slots."""
     if isinstance(kind, str):
         assert isinstance(column, str)
-        return Targets(splits, column, kind, labels, clean)
-    return SlotTargets(splits, column if not isinstance(column, str) else {}, kind, labels, clean)
+        return Targets(splits, column, kind, labels, clean, stride)
+    return SlotTargets(splits, column if not isinstance(column, str) else {}, kind, labels, clean, stride)
 
 
 def few(labels: list[Any], budget: int, seed: int) -> list[int]:

@@ -27,6 +27,7 @@ from ssl_suite.data.speech.phones import Phones  # noqa: F401 - a kind of target
 from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
 from ssl_suite.data.speech.segments import Utterance, agree, cut, names, path_of, utterances
 from ssl_suite.data.speech.waveform import Waveform  # noqa: F401 - a kind of target that speech gives
+from ssl_suite.data.speech.who import MultiFrames  # noqa: F401 - a kind of target that speech gives
 
 LONG = 60.0
 """Seconds from which on a recording is not decoded, nor kept, for a crop alone: that part of it is read."""
@@ -47,8 +48,8 @@ class Speech(SourceData):
 
     Rows may name a part of a file, see `segments.utterances`. Corpora in their official layout are read by its name,
     `librispeech:FOLDER`, and a part of one as `librispeech/train-clean-100+dev-clean:FOLDER`: audio_snips, fluent,
-    iemocap, librimix, librispeech, quesst14, speech_commands, voicebank, voxceleb1; see `data.speech.layouts`. So are
-    folders of Kaldi, `kaldi:FOLDER`, and cuts of Lhotse, `lhotse:FILE`; a NeMo manifest is a table like any other.
+    fsdd, iemocap, librimix, librispeech, quesst14, speech_commands, voicebank, voxceleb1; see `data.speech.layouts`. So
+    are folders of Kaldi, `kaldi:FOLDER`, and cuts of Lhotse, `lhotse:FILE`; a NeMo manifest is a table like any other.
 
     Args:
         source: where the audio is.

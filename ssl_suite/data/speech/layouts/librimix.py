@@ -13,7 +13,8 @@ MODES, MIXTURES, TRAINS = ("min", "max"), ("mix_both", "mix_clean", "mix_single"
 
 
 def librimix(folder: Path, part: str) -> Splits:
-    """Rows of `id`, `audio` (the mixture), `s1`, `s2` (and `s3`), `noise` where there is some, `speakers`, `seconds`.
+    """Rows of `id`, `audio` (the mixture), `s1`, `s2` (and `s3`), `noise` where there is some, `speakers`, `seconds`;
+    and `voices`, a list of s1, s2 (and s3), of which Diarize learns who is heard when.
 
     Which mixtures there are is read in the metadata; the files lie beside it, wherever they were made.
 
@@ -50,5 +51,6 @@ def _subset(place: Path, subset: str, mixture: str, rate: int) -> list[dict[str,
         recording = audio(place / subset / mixture / f"{name}.wav", where)
         speakers = [voice.split("-")[0] for voice in name.split("_")]
         seconds = int(row["length"]) / rate
-        rows.append({"id": name, "audio": recording, **files, "speakers": speakers, "seconds": seconds})
+        who = {"voices": [files[voice] for voice in voices], "speakers": speakers}
+        rows.append({"id": name, "audio": recording, **files, **who, "seconds": seconds})
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ssl_suite.data.common.source import Layouts
 from ssl_suite.data.speech.layouts.fluent import fluent
+from ssl_suite.data.speech.layouts.fsdd import fsdd
 from ssl_suite.data.speech.layouts.iemocap import iemocap
 from ssl_suite.data.speech.layouts.kaldi import kaldi
 from ssl_suite.data.speech.layouts.lhotse import lhotse
@@ -18,6 +19,7 @@ from ssl_suite.data.speech.layouts.voxceleb import voxceleb1
 LAYOUTS: Layouts = {
     "audio_snips": audio_snips,
     "fluent": fluent,
+    "fsdd": fsdd,
     "iemocap": iemocap,
     "kaldi": kaldi,
     "lhotse": lhotse,
