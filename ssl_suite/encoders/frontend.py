@@ -196,9 +196,10 @@ class NormOverTime(nn.Module):
         """(B, N) waveforms, of which (B,) frames are real → (B, C, T) the convolution's output, normalised."""
         windows = wave.unfold(1, *convolution.kernel_size, *convolution.stride)  # (B, T, K)
         real = lengths_to_mask(frames, windows.shape[1])[..., None]
-        with torch.autocast(wave.device.type, enabled=False):  # wᵀΣw cancels where w is a high pass: in float64
-            weight, count = convolution.weight[:, 0].double(), frames[:, None, None]  # (C, K)
-            mean = (windows.double() * real).sum(1, keepdim=True) / count  # (B, 1, K)
+        wide = torch.float32 if wave.device.type == "mps" else torch.float64  # wᵀΣw cancels where w is a high pass
+        with torch.autocast(wave.device.type, enabled=False):
+            weight, count = convolution.weight[:, 0].to(wide), frames[:, None, None]  # (C, K)
+            mean = (windows.to(wide) * real).sum(1, keepdim=True) / count  # (B, 1, K)
             centred = (windows - mean) * real
             covariance = centred.mT @ centred / count  # (B, K, K)
             variance = ((weight @ covariance) * weight).sum(-1)  # (B, C)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +16,11 @@ from torch.nn import functional as F
 from torchaudio.compliance import kaldi
 from torchaudio.functional import compute_deltas
 
-from ssl_suite.core.encoder import Tokens
+from ssl_suite.core.encoder import Encoder, Tokens
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.frontend import Waveform
 from ssl_suite.encoders.positions import BiasGate, ConvPositions, RelativeBias, TapNormConv1d
-from ssl_suite.encoders.simple import Mfcc
+from ssl_suite.encoders.simple import Fbank, Mfcc
 
 LENGTHS = [9000, 4321, 400, 401, 150, 1]
 WAVE = {"frontend": "waveform", "trunk": "transformer"}
@@ -32,13 +33,23 @@ SHAPES: dict[str, dict[str, Any]] = {
     "data2vec": {**WAVE, "norm": "post", "position_layers": 3, "position_kernel": 5},
     "even, stacked": {**WAVE, "position_layers": 2, "position_kernel": 4},
     "log-mel": {"trunk": "transformer", "norm": "post", "positions": "rotary", "ffn": 20},
+    "stacked log-mel": {"trunk": "transformer", "stack": 4, "position_kernel": 8},
     "gru": {"frontend": "waveform", "trunk": "gru", "conv_norm": "group"},
+    "log-mel gru": {"trunk": "gru"},
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+UPSTREAMS: dict[str, Callable[[], Encoder]] = {
+    **{name: lambda shape=shape: tiny_speech_encoder(**shape) for name, shape in SHAPES.items()},  # type: ignore[misc]
+    "FBANK": lambda: Fbank(12, stack=3),
+    "MFCC": Mfcc,
+    "raw MFCC": lambda: Mfcc(normalize=False),
+}
+
+
+@pytest.mark.parametrize("name", UPSTREAMS)
 def test_a_batch_equals_its_utterances_alone(name: str) -> None:
-    encoder = tiny_speech_encoder(**SHAPES[name])
+    encoder = UPSTREAMS[name]()
     for p in encoder.parameters():
         nn.init.normal_(p, mean=1.0 if p.ndim == 1 else 0.0, std=0.2)
     batch = speech_batch(LENGTHS)
@@ -49,8 +60,9 @@ def test_a_batch_equals_its_utterances_alone(name: str) -> None:
             alone = encoder(single(batch, row))
             n = int(alone.mask.sum())
             assert n == int(together.mask[row].sum()) == alone.mask.shape[1]
-            for a, b in zip(alone.states, together.states, strict=True):
-                assert (b[row, :n] - a[0]).abs().max() < 1e-5 * max(1.0, float(a.abs().max()))
+            pairs = [(b[row, :n], a[0]) for a, b in zip(alone.states, together.states, strict=True)]
+            for b, a in [*pairs, (together.pooled[row], alone.pooled[0])]:
+                assert (b - a).abs().max() < 1e-5 * max(1.0, float(a.abs().max()))
 
 
 @pytest.mark.parametrize("name", SHAPES)
