@@ -12,6 +12,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.clean import Clean
+from ssl_suite.data.common.dealing import dealt
 from ssl_suite.data.common.files import Form
 from ssl_suite.data.common.kinds import KINDS, is_empty
 from ssl_suite.data.common.source import FolderReader, Layouts, Rows, hold_out, open_source
@@ -34,6 +35,8 @@ class SourceData(DataModule):
             tabs a quote is a character like any other.
         header: whether the first row of csv and tsv files names the columns; without one, they are called 0, 1, 2, ...
             (`column: "5"`), or as listed here.
+        apart: a column, as `speaker`, of which no value is to be in two splits: all rows are dealt anew to training,
+            validation and test; None: the splits of the source.
         options: of the base class.
     """
 
@@ -54,6 +57,7 @@ class SourceData(DataModule):
         test: str | None = None,
         delimiter: str | None = None,
         header: bool | list[str] = True,
+        apart: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -73,7 +77,7 @@ class SourceData(DataModule):
         self.source = source if source is not None else ", ".join(self.given.values())
         self._asked = source
         self.target_column, self.where, self.label_budget = target, where or {}, labels
-        self.form = Form(delimiter, header)
+        self.form, self.apart = Form(delimiter, header), apart
         self._opened: dict[str, Rows] = {}
         self.targets: Targets | SlotTargets | None = None
 
@@ -105,6 +109,7 @@ class SourceData(DataModule):
         if not self._opened:
             opened = self.read_source()
             kept = {s: self._readable(self._filter(rows)) for s, rows in opened.items()}
+            kept = kept if self.apart is None else dealt(kept, self.apart)
             whole = not self.holds_out or self.predict_split == "train"
             self._opened = kept if whole else hold_out(kept)
             for rows in self._opened.values():

@@ -58,7 +58,7 @@ class Images(SourceData):
         eval_batch_size: for validation, test and frozen features.
         num_workers: loader processes.
         on_error: `raise` at the first unreadable image, or `skip` and count it.
-        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
+        files: `train`, `validation`, `test`, `delimiter`, `header` and `apart` of `SourceData`.
     """
 
     modality = "image"

@@ -58,6 +58,7 @@ class Mixtures(Speech):
         train: a file or folder of its own for this split, instead of what the source has for it.
         validation: likewise.
         test: likewise.
+        apart: a column, as `speaker`, of which no value is to be in two splits: all voices are dealt anew.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Mixtures(Speech):
         train: str | None = None,
         validation: str | None = None,
         test: str | None = None,
+        apart: str | None = None,
     ) -> None:
         within("data.voices", voices, low=1, whole=True)
         for name, limits in vars(mix).items():
@@ -112,6 +114,7 @@ class Mixtures(Speech):
             train=train,
             validation=validation,
             test=test,
+            apart=apart,
         )
         self.voices, self.speaker, self.mix, self.noise = voices, speaker, mix, noise
         self.anew, self.seed = anew, seed

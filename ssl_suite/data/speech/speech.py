@@ -73,7 +73,7 @@ class Speech(SourceData):
         in_memory: keep decoded audio in memory; None: where a split's takes less than 1 GB.
         num_workers: loader processes.
         on_error: `raise` at the first unreadable file, or `skip` and count it.
-        files: `train`, `validation`, `test`, `delimiter` and `header` of `SourceData`.
+        files: `train`, `validation`, `test`, `delimiter`, `header` and `apart` of `SourceData`.
     """
 
     modality = "speech"
