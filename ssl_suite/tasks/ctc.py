@@ -16,15 +16,13 @@ from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.check import within
 from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
+from ssl_suite.tasks.beam import BLANK, Beam, Search
 from ssl_suite.tasks.head import check_head, head
 from ssl_suite.tasks.recurrent import BLSTM
 
-BLANK = 0
-"""Output 0 is the blank; character i of the labels is output i + 1."""
-
 
 class CTC(Task):
-    """Connectionist temporal classification (Graves et al. 2006) with greedy decoding.
+    """Connectionist temporal classification (Graves et al. 2006), decoded greedily, or by a beam and a language model.
 
     Learned is what can be said, scored the whole reference: `cer` and `wer`, or `per` of phones, count as errors the
     characters that training never had, and `unsayable` says which share of the reference they are. `unfit` is the share
@@ -38,6 +36,7 @@ class CTC(Task):
         blstms: layers between them that read the states from both ends; SUPERB's characters have 2, after a projection
             of 1024, with dropout 0.2.
         width: of each direction of those.
+        beam: how the answer is searched. A wide beam is slow: train without, and `test` the checkpoint with it.
     """
 
     sequence = True
@@ -53,6 +52,7 @@ class CTC(Task):
         projection: int = 0,
         blstms: int = 0,
         width: int = 1024,
+        beam: Beam = Beam(),
     ) -> None:
         super().__init__()
         check_head(hidden, dropout, projection)
@@ -62,10 +62,11 @@ class CTC(Task):
         self.rates = ("per",) if of == "phones" else ("cer", "wer")
         self.main, self.space = self.rates[0], " " if of == "phones" else ""
         self.hidden, self.dropout, self.projection = hidden, dropout, projection
-        self.depth, self.width = blstms, width
+        self.depth, self.width, self.beam = blstms, width, beam
 
     def build(self, dim: int, labels: list[str]) -> None:
         self.labels = labels
+        self.search = Search(self.beam, labels) if self.beam.width > 1 else None
         outputs = len(labels) + 1
         self.blstm = None
         if not self.depth:
@@ -131,13 +132,17 @@ class CTC(Task):
         return [text.strip() for text in self.decode(output, mask)], said  # stripped as jiwer does
 
     def decode(self, output: Tensor, mask: Tensor) -> list[str]:
-        """The best output of each real frame; repeats merge, blanks go, and marks join their letters (NFC)."""
-        texts = []
-        for row, length in zip(output.argmax(-1).cpu(), mask.sum(1).tolist(), strict=True):
-            best = torch.unique_consecutive(row[:length]).tolist()
-            said = self.space.join(self.labels[i - 1] for i in best if i != BLANK)
-            texts.append(unicodedata.normalize("NFC", said))
-        return texts
+        """What is heard in the real frames; marks join their letters (NFC)."""
+        states = output.argmax(-1) if self.search is None else output.float().softmax(-1)
+        rows = zip(states.cpu(), mask.sum(1).tolist(), strict=True)
+        heard = [self._labels(row[:length]) for row, length in rows]
+        return [unicodedata.normalize("NFC", self.space.join(self.labels[i] for i in row)) for row in heard]
+
+    def _labels(self, row: Tensor) -> list[int]:
+        """Of a beam over (T, 1 + labels) probabilities; or of (T,) best outputs, repeats merged and blanks gone."""
+        if self.search is not None:
+            return self.search(row.numpy())
+        return [i - 1 for i in torch.unique_consecutive(row).tolist() if i != BLANK]
 
 
 def unfit(lengths: Tensor, target: Tensor) -> Tensor:
