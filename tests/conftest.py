@@ -99,3 +99,13 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
             wave = 0.3 * np.sin(2 * np.pi * (200 if i % 2 else 900) * time) + 0.05 * rng.standard_normal(len(time))
             soundfile.write(folder / f"{i:02}.wav", wave, 16000)
     return str(root)
+
+
+@pytest.fixture(scope="session")
+def units_folder(speech_folder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Five units of the tones, every 10 ms."""
+    from ssl_suite.data.speech.prepare import Recipe, prepare_units
+
+    folder = tmp_path_factory.mktemp("units") / "made"
+    prepare_units(Recipe(speech_folder, units=5), folder)
+    return str(folder)

@@ -1,17 +1,18 @@
-"""`ssl-suite prepare tokenizer` and `ssl-suite prepare tokens`: what a text run needs beforehand."""
+"""`ssl-suite prepare tokenizer`, `prepare tokens` and `prepare units`: what a run needs beforehand."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ssl_suite.cli.parser import Parser, place
 
-ABOUT = "train a tokenizer, or tokenise a corpus ahead of training"
+ABOUT = "train a tokenizer, tokenise a corpus, or make units of speech, ahead of training"
 
 
 def command(arguments: list[str]) -> None:
     parser = Parser("ssl-suite prepare", description=ABOUT)
-    parts = parser.add_subparsers(dest="what", required=True, parser_class=Parser, metavar="tokenizer or tokens")
+    parts = parser.add_subparsers(dest="what", required=True, parser_class=Parser, metavar="tokenizer, tokens or units")
     tokenizer = parts.add_parser("tokenizer", help="train one", description="train a tokenizer on the training split")
     tokens = parts.add_parser("tokens", help="tokenise", description="build the token files that training will use")
     for part in (tokenizer, tokens):
@@ -25,8 +26,35 @@ def command(arguments: list[str]) -> None:
     tokenizer.add_argument("--kind", choices=kinds, default="wordpiece")
     tokenizer.add_argument("--out", type=place, required=True, help="folder for tokenizer.json")
     tokens.add_argument("--tokenizer", default="wordpiece", help="tokenizer.json, its folder, or a kind to train")
+    add_units(parts)
     options = vars(parser.parse_args(arguments))
+    what = options.pop("what")
+    if what == "units":
+        print("\n".join(units(**options)))
+        return
     from ssl_suite.data.text.prepare import prepare_tokenizer, prepare_tokens
 
-    make = prepare_tokenizer if options.pop("what") == "tokenizer" else prepare_tokens
+    make = prepare_tokenizer if what == "tokenizer" else prepare_tokens
     print("\n".join(make(**options)))
+
+
+def add_units(parts: argparse._SubParsersAction[Parser]) -> None:
+    about = "k-means over frames of speech, for HuBERT: data.units takes the folder; started again, it goes on"
+    part = parts.add_parser("units", help="cluster speech", description=about)
+    part.add_argument("--source", required=True, help="as data.source: samples:NAME, a folder, a file, or hf:NAME")
+    part.add_argument("--column", default="audio", help="of the audio")
+    part.add_argument("--encoder", default="mfcc", help="encoder folder or URI whose states are clustered, or mfcc")
+    part.add_argument("--readout", default="last", help="of an encoder: last, or layer:K")
+    part.add_argument("--units", type=int, default=100, help="k, how many")
+    part.add_argument("--hours", type=float, default=3.0, help="of training speech that k-means looks at, in memory")
+    part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--labels", help="column to compare with: an alignment (lists), or one label a recording")
+    part.add_argument("--batch_seconds", type=float, default=120.0, help="of padded audio the encoder sees together")
+    part.add_argument("--workers", type=int, default=0, help="processes that read")
+    part.add_argument("--out", type=place, required=True, help="folder to write")
+
+
+def units(out: Path, labels: str | None, batch_seconds: float, workers: int, **recipe: object) -> list[str]:
+    from ssl_suite.data.speech.prepare import Recipe, prepare_units
+
+    return prepare_units(Recipe(**recipe), out, labels, batch_seconds, workers)  # type: ignore[arg-type]

@@ -15,8 +15,11 @@ from ssl_suite.methods.speech.best_rq import BestRQ
 from ssl_suite.methods.speech.cpc import CPC
 from ssl_suite.methods.speech.dinosr import DinoSR, SpidR
 from ssl_suite.methods.speech.distil_hubert import DistilHuBERT
+from ssl_suite.methods.speech.hubert import HuBERT
 from ssl_suite.methods.speech.tera import TERA
 from ssl_suite.methods.speech.vq_apc import VQAPC
+from ssl_suite.methods.speech.wav2vec2 import Wav2Vec2
+from ssl_suite.methods.speech.wavlm import WavLM
 
 RECIPES: dict[str, tuple[type[Method], tuple[str, ...], str, set[str]]] = {
     "best_rq": (BestRQ, ("best_rq",), "best_rq_small", {"codes"}),
@@ -26,6 +29,9 @@ RECIPES: dict[str, tuple[type[Method], tuple[str, ...], str, set[str]]] = {
     "distil_hubert": (DistilHuBERT, ("distil_hubert",), "distil_hubert_small", {"teacher", "layers"}),
     "dinosr": (DinoSR, ("dinosr",), "dinosr_small", {"top", "codes", "momentum"}),
     "spidr": (SpidR, ("dinosr", "spidr"), "dinosr_small", {"top", "codes", "momentum"}),
+    "hubert": (HuBERT, ("hubert",), "hubert_small", {"spans", "seen"}),
+    "wavlm": (WavLM, ("wavlm",), "hubert_small", {"spans", "seen"}),
+    "wav2vec2": (Wav2Vec2, ("wav2vec2",), "wav2vec2_small", {"spans", "codebooks"}),
     "cpc": (CPC, ("cpc",), "cpc_small", set()),
 }
 """Name → method, its recipes, the small one on top, and which options may be others at the small size."""

@@ -46,7 +46,7 @@ Build = Callable[..., tuple[pl.LightningModule, pl.LightningDataModule]]
 
 @pytest.fixture(scope="module")
 def builders(
-    image_folder: str, text_file: str, speech_folder: str, tmp_path_factory: pytest.TempPathFactory
+    image_folder: str, text_file: str, speech_folder: str, units_folder: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Build]:
     """Name → model and data; dropout (or random views) and shuffling in each, 3 batches or more an epoch."""
 
@@ -95,7 +95,7 @@ def builders(
         **{
             name: lambda make=make, **o: (
                 make(dropout=0.1),
-                Speech(speech_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
+                Speech(speech_folder, units=units_folder, max_seconds=0.3, **{"batch_size": 4, **o}),
             )
             for name, make in UPSTREAMS.items()
         },

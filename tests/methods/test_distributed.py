@@ -14,7 +14,7 @@ from processes import run_processes
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from tiny import QUIET, differing, speech_batch, tiny_text_encoder
 from torch import Tensor, nn
-from upstreams import UPSTREAMS
+from upstreams import UPSTREAMS, with_units
 
 from ssl_suite.core import probes
 from ssl_suite.core.batch import ImageBatch, JointBatch, SpeechBatch, TextBatch
@@ -76,8 +76,9 @@ def batch(name: str, rows: slice) -> Any:
     torch.manual_seed(1)
     index = torch.arange(8)
     if name in UPSTREAMS:
-        whole = speech_batch([6400, 2300, 4100, 1600, 3000, 5200, 3700, 2000])
-        return SpeechBatch(index[rows], index[rows], None, whole.wave[rows], whole.lengths[rows])
+        whole = with_units(speech_batch([6400, 2300, 4100, 1600, 3000, 5200, 3700, 2000]))
+        assert isinstance(whole.target, Tensor)
+        return SpeechBatch(index[rows], index[rows], whole.target[rows], whole.wave[rows], whole.lengths[rows])
     if name in ("SimCLR", "BYOL"):
         views = torch.rand(2, 8, 3, 4, 4)[:, rows]
         return ImageBatch(index[rows], index[rows], None, views[0], tuple(views))

@@ -104,14 +104,14 @@ class SecondStep(pl.Callback):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_training_step_waits_as_often_as_stated(
-    name: str, image_folder: str, text_file: str, speech_folder: str, tmp_path: Path
+    name: str, image_folder: str, text_file: str, speech_folder: str, units_folder: str, tmp_path: Path
 ) -> None:
     make, stated = METHODS[name]
     model, second = make(), SecondStep()
     data = {
         "image": lambda: Images(image_folder, image_size=64, batch_size=4),
         "text": lambda: Text(text_file, tokenizer="byte", max_length=32, batch_size=4),
-        "speech": lambda: Speech(speech_folder, batch_size=4),
+        "speech": lambda: Speech(speech_folder, units=units_folder, batch_size=4),
         "mixtures": lambda: Mixtures(speech_folder, speaker="label", batch_size=4),
         "joint": lambda: Joint({n: Images(image_folder, image_size=32, batch_size=4) for n in "ab"}, batch_size=4),
     }[OTHER_DATA.get(name) or model.encoder.modality]()

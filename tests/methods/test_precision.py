@@ -29,7 +29,7 @@ def fit(name: str, precision: Any, folder: Path, sources: dict[str, str]) -> tup
         model: Any = APC(tiny_speech_encoder(trunk="transformer", causal=True, dropout=0.0), optim=Optim("adam", 1e-3))
         data: Any = Speech(sources["speech"], batch_size=4)
     elif name in UPSTREAMS:
-        model, data = UPSTREAMS[name](), Speech(sources["speech"], batch_size=4)
+        model, data = UPSTREAMS[name](), Speech(sources["speech"], units=sources["units"], batch_size=4)
     else:
         causal = name == "CausalLM"
         encoder = tiny_text_encoder(causal=causal, dropout=0.0)
@@ -45,8 +45,8 @@ def fit(name: str, precision: Any, folder: Path, sources: dict[str, str]) -> tup
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bf16_trains_as_fp32(name: str, text_file: str, speech_folder: str, tmp_path: Path) -> None:
-    sources = {"MaskedLM": text_file, "CausalLM": text_file, "speech": speech_folder}
+def test_bf16_trains_as_fp32(name: str, text_file: str, speech_folder: str, units_folder: str, tmp_path: Path) -> None:
+    sources = {"MaskedLM": text_file, "CausalLM": text_file, "speech": speech_folder, "units": units_folder}
     _, exact = fit(name, "32-true", tmp_path / "fp32", sources)
     trainer, loss = fit(name, "bf16-mixed", tmp_path / "bf16", sources)
     assert loss == pytest.approx(exact, rel=0.02)

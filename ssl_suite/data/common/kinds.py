@@ -9,12 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_suite.core.encoder import Modality
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.clean import Clean
+from ssl_suite.data.common.columns import Numbers
 from ssl_suite.data.common.source import Rows
 
 MOST = torch.finfo(torch.float32).max
@@ -85,9 +88,13 @@ class TargetKind(ABC):
         """The labels in a value; none where values have no labels."""
         return ()
 
+    def occurring(self) -> set[str]:
+        """All labels in the values."""
+        return {part for value in self.values for part in self.parts(value)}
+
     def labels(self) -> list[str]:
         """What can be learned of this split, in order."""
-        return self.ordered({part for value in self.values for part in self.parts(value)})
+        return self.ordered(self.occurring())
 
     def ordered(self, names: set[str]) -> list[str]:
         """Numbers by size, then other names."""
@@ -270,17 +277,32 @@ class Frames(Sequence):
     modalities = ("speech",)
     along = True
 
-    def read(self) -> list[list[str]]:
+    def read(self) -> Numbers | list[NDArray[np.int64]]:  # type: ignore[override]
+        if isinstance(column := self.rows.beside.get(self.column), Numbers):
+            return column
         wanted = "a list of whole numbers from 0, one for each state of the encoder"
         values = self.lists(wanted)
         for i, value in enumerate(values):
             if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value):
                 raise UserError(f"{self.rows.where(i)}: {self.column!r} holds {repr(value)[:60]}, not {wanted}.")
-        return [[str(v) for v in value] for value in values]
+        return [np.array(value, np.int64) for value in values]
+
+    def parts(self, value: NDArray[np.int64]) -> Iterable[str]:
+        """Each once."""
+        return (str(v) for v in np.unique(value).tolist())
+
+    def occurring(self) -> set[str]:
+        return set(self.labels()) if isinstance(self.values, Numbers) else super().occurring()
 
     def labels(self) -> list[str]:
         """The id of a frame is its number, whichever numbers occur."""
-        return [str(i) for i in range(1 + max((int(v) for value in self.values for v in value), default=-1))]
+        if isinstance(self.values, Numbers):
+            return [str(i) for i in range(self.values.classes)]
+        return [str(i) for i in range(1 + max((int(v.max()) for v in self.values if len(v)), default=-1))]
+
+    def tensor(self, row: int, ids: Mapping[str, int]) -> Tensor:
+        found, back = np.unique(self.values[row], return_inverse=True)
+        return torch.tensor([ids[str(v)] for v in found.tolist()], dtype=torch.long)[torch.from_numpy(back)]
 
     def lasts(self, target: Tensor, size: int, stride: int) -> bool:
         """Front ends differ by a state or two at the end."""

@@ -10,13 +10,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.data.common.arrow import HELD, Row, mapped, tables_folder
+from ssl_suite.data.common.columns import Column, Places
 from ssl_suite.data.common.files import PLAIN, Form, columns_of, each_row, read_documents, suffix_of
 from ssl_suite.data.common.layout import ALIASES, Kinds, Names, find_splits
 from ssl_suite.data.common.manifest import Media
@@ -42,8 +42,6 @@ Layouts = Mapping[str, Layout]
 OFFICIAL = re.compile(r"(?P<layout>\w+)(/(?P<part>[^:]*))?:(?P<folder>.+)")
 """`librispeech/train-clean-100+dev-clean:/data/LibriSpeech`."""
 
-Places = NDArray[np.int64]
-
 
 class Rows:
     """One split: columns by name, rows by number, and how to name a row in a message.
@@ -52,6 +50,7 @@ class Rows:
         fingerprint: changes whenever the file or the selection of rows does.
         numbers: (rows,) place of each row in the source, for messages; None for all of it.
         parts: number of the first row of each file and its name, where there are several.
+        beside: more columns, which are kept elsewhere.
     """
 
     def __init__(
@@ -61,10 +60,12 @@ class Rows:
         fingerprint: str = "",
         numbers: Sequence[int] | Places | None = None,
         parts: Sequence[tuple[int, str]] = (),
+        beside: Mapping[str, Column] | None = None,
     ) -> None:
         self.table, self.name, self.fingerprint = table, name, fingerprint
         self.parts = parts
         self.numbers = None if numbers is None else np.asarray(numbers)
+        self.beside = dict(beside or {})
         self._columns: dict[str, list[Any]] = {}
 
     def __len__(self) -> int:
@@ -75,7 +76,7 @@ class Rows:
 
     @property
     def columns(self) -> list[str]:
-        return self.table.column_names
+        return [*self.table.column_names, *self.beside]
 
     def expect(self, name: str) -> None:
         """Raises UserError unless there is such a column."""
@@ -85,7 +86,9 @@ class Rows:
             raise UserError(f"{self.name} has no column {name!r}.{nearest(name, self.columns)}{hint * separated}")
 
     def column(self, name: str) -> list[Any]:
-        """All values of a column, read once."""
+        """All values of a column, read once; one that is kept beside the table is read as it is asked for."""
+        if name in self.beside:
+            return cast("list[Any]", self.beside[name])
         self.expect(name)
         if name not in self._columns:
             self._columns[name] = list(self.values(name))
@@ -122,7 +125,13 @@ class Rows:
         places = np.asarray(indices, np.int64)
         digest = hashlib.sha256(self.fingerprint.encode() + places.tobytes()).hexdigest()[:16]
         numbers = places if self.numbers is None else self.numbers[places]
-        return Rows(self.table.select(places), self.name, digest, numbers, self.parts)
+        beside = {name: column.take(places) for name, column in self.beside.items()}
+        return Rows(self.table.select(places), self.name, digest, numbers, self.parts, beside)
+
+    def with_column(self, name: str, column: Column) -> Rows:
+        """These rows with one more column, which is kept elsewhere."""
+        beside = self.beside | {name: column}
+        return Rows(self.table, self.name, self.fingerprint, self.numbers, self.parts, beside)
 
 
 Opened = tuple[Any, str, Sequence[tuple[int, str]]]
@@ -382,18 +391,3 @@ def _folder(
     if not named and "train" in given:
         return {}
     return _read_splits(named or {"train": [path]}, reader or each_row, form)
-
-
-def hold_out(splits: dict[str, Rows], share: float = 0.1) -> dict[str, Rows]:
-    """Takes every tenth row (by a hash of its number) of `train` for validation where a source has none."""
-    if "validation" in splits or "train" not in splits or len(splits["train"]) < 10:
-        return splits
-    train = splits["train"]
-    hashes = (int(hashlib.md5(f"{i}".encode()).hexdigest(), 16) % 1000 for i in range(len(train)))
-    chosen = np.fromiter((h < share * 1000 for h in hashes), bool, len(train))
-    chosen[-1] |= not chosen.any()
-    return {
-        **splits,
-        "train": train.take(np.flatnonzero(~chosen)),
-        "validation": train.take(np.flatnonzero(chosen)),
-    }

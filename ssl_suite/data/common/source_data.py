@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.batch import Target
@@ -15,7 +17,7 @@ from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.dealing import dealt
 from ssl_suite.data.common.files import Form
 from ssl_suite.data.common.kinds import KINDS, is_empty
-from ssl_suite.data.common.source import FolderReader, Layouts, Rows, hold_out, open_source
+from ssl_suite.data.common.source import FolderReader, Layouts, Rows, open_source
 from ssl_suite.data.common.targets import SlotTargets, Targets, few, read_targets
 
 
@@ -256,3 +258,18 @@ def has_column(rows: Rows, name: str) -> bool:
         return False
     hidden = (lambda v: v == -1) if rows.label_names(name) else is_empty
     return not all(hidden(value) for value in rows.column(name))
+
+
+def hold_out(splits: dict[str, Rows], share: float = 0.1) -> dict[str, Rows]:
+    """Takes every tenth row (by a hash of its number) of `train` for validation where a source has none."""
+    if "validation" in splits or "train" not in splits or len(splits["train"]) < 10:
+        return splits
+    train = splits["train"]
+    hashes = (int(hashlib.md5(f"{i}".encode()).hexdigest(), 16) % 1000 for i in range(len(train)))
+    chosen = np.fromiter((h < share * 1000 for h in hashes), bool, len(train))
+    chosen[-1] |= not chosen.any()
+    return {
+        **splits,
+        "train": train.take(np.flatnonzero(~chosen)),
+        "validation": train.take(np.flatnonzero(chosen)),
+    }

@@ -53,7 +53,7 @@ class Targets:
         first = self.columns.get("train") or next(iter(self.columns.values()))
         self.labels: list[str] = first.labels() if labels is None else labels
         known = {first.spell(name) for name in self.labels}
-        self.unseen: list[str] = first.ordered({part for split in self.columns for part in self._parts(split)} - known)
+        self.unseen: list[str] = first.ordered(set().union(*(c.occurring() for c in self.columns.values())) - known)
         self.ids = {first.spell(name): i for i, name in enumerate([*self.labels, *self.unseen])}
 
     def __contains__(self, split: str) -> bool:

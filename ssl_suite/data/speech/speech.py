@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,11 +27,15 @@ from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.phones import Phones  # noqa: F401 - a kind of target that speech gives
 from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
 from ssl_suite.data.speech.segments import Utterance, agree, cut, names, path_of, utterances
+from ssl_suite.data.speech.units import Units, open_units
 from ssl_suite.data.speech.waveform import Waveform  # noqa: F401 - a kind of target that speech gives
 from ssl_suite.data.speech.who import MultiFrames  # noqa: F401 - a kind of target that speech gives
 
 LONG = 60.0
 """Seconds from which on a recording is not decoded, nor kept, for a crop alone: that part of it is read."""
+
+UNITS = "units"
+"""The column of `data.units`."""
 
 
 @dataclass
@@ -58,6 +63,7 @@ class Speech(SourceData):
         where: keep only rows with these values: `{language: en}`.
         labels: number of labelled training utterances to use.
         channel: of recordings that have several, counted from 0; None: their mean.
+        units: folder that `ssl-suite prepare units` wrote: they are the target where a number for each state is asked.
         clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, which
             characters stay beside letters and digits, and where the phones of words are looked up.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
@@ -86,6 +92,7 @@ class Speech(SourceData):
         where: dict[str, str] | None = None,
         labels: int | None = None,
         channel: int | None = None,
+        units: str | None = None,
         clean: Clean = Clean(),
         max_seconds: float | None = 15.0,
         cut_seconds: float | None = None,
@@ -122,10 +129,12 @@ class Speech(SourceData):
             within("data.channel", channel, low=0, whole=True)
         self.input_column, self.channel, self.clean = column, channel, clean
         self.max_seconds, self.cut_seconds, self.limit_seconds = max_seconds, cut_seconds, limit_seconds
+        self.units = None if units is None else Path(units)
         self.in_memory, self.train_budget = in_memory, batch_seconds
         self.eval_budget = batch_seconds or 15.0 * self.eval_batch_size
         self._waves: dict[tuple[str, int], Tensor] = {}
         self._utterances: dict[str, list[Utterance]] = {}
+        self._stride = 1
 
     def folder_reader(self) -> FolderReader:
         return list_audio
@@ -139,15 +148,29 @@ class Speech(SourceData):
             return splits
         return {split: cut(rows, self.input_column, self.cut_seconds) for split, rows in splits.items()}
 
+    def open(self) -> None:
+        super().open()
+        if self.units is None:
+            return
+        for split, rows in self.rows.items():
+            if (units := open_units(self.units, split, rows, self._stride)) is not None:
+                self.rows[split] = rows.with_column(UNITS, units)
+
+    def _columns(self, kind: str | dict[str, str]) -> str | dict[str, str]:
+        return UNITS if kind == "frames" and self.units is not None else super()._columns(kind)
+
     def prepare(self, request: Request) -> None:
+        self._stride = request.stride
         super().prepare(request)
         self._waves.clear()
         self._utterances = {split: utterances(rows, self.input_column) for split, rows in self.rows.items()}
+        for split, rows in self.rows.items():
+            if isinstance(units := rows.beside.get(UNITS), Units):
+                units.expect(rows, self.input_column, self._utterances[split])
         seconds = sum(u.seconds for found in self._utterances.values() for u in found)
         fits = self.num_workers == 0 and seconds * RATE * 4 < 1e9
         self._keep = self.in_memory if self.in_memory is not None else fits
         self._crops = request.pretrains
-        self._stride = request.stride
         self._cut_along = any(KINDS[kind].along for kind in request.kinds)
         needs_all = [kind for kind in request.kinds if KINDS[kind].whole or KINDS[kind].along]
         if needs_all and self.cut_seconds is not None:
@@ -177,6 +200,10 @@ class Speech(SourceData):
         """Seconds of each utterance as it is read: cropped."""
         limit = self.max_seconds if self._crops else self.limit_seconds
         return [min(u.seconds, limit or math.inf) for u in self._utterances[split]]
+
+    def utterances(self, split: str) -> list[Utterance]:
+        """Which part of its file each recording is."""
+        return self._utterances[split]
 
     def ids(self, split: str) -> list[str]:
         return names(self.rows[split], super().ids(split), self._utterances[split])
