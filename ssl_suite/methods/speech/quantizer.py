@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn.functional import all_gather
 
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
@@ -72,7 +72,7 @@ class Quantized:
         """
         total, count = (self.chances * at[..., None, None]).sum((0, 1)), at.sum().float()  # (G, V), ()
         if everywhere:
-            total, count = all_reduce(total), all_reduce(count)
+            total, count = (torch.stack(list(all_gather(part))).sum(0) for part in (total, count))
         mean = total / count.clamp(min=1)
         return (-(mean * (mean + 1e-7).log()).sum(-1)).exp().sum()
 
