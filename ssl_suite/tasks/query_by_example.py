@@ -15,14 +15,15 @@ from torch.nn import functional as F
 from ssl_suite.core.check import one_of, within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.moments import Moments
 from ssl_suite.core.outcomes import Example
 from ssl_suite.core.reading import a_file
 from ssl_suite.tasks.dtw import Pieces, subsequence_dtw
 from ssl_suite.tasks.layerwise import Judged, Layers, Layerwise, Protocol
 from ssl_suite.tasks.term_weighted import BETA, best_threshold, term_values
 
-FRAMES = 1 << 15
-"""States of utterances that a query is compared with at once."""
+STATES = 1 << 10, 1 << 12
+"""Of queries and of utterances, that are compared at once: a large product of matrices, and few MB."""
 SHORT = 5
 """States that a query has at least (SUPERB); a shorter one is found nowhere."""
 LETTERS = 3
@@ -224,38 +225,50 @@ def search_scores(queries: list[Tensor], utterances: list[Tensor], device: torch
         utterances: U tensors (T, D).
         device: where it is computed.
     """
-    deviation, mean = torch.std_mean(torch.cat([*queries, *utterances]), dim=0)
+    moments = Moments.join([Moments.of(states[:, None]) for states in (*queries, *utterances)])
+    mean, deviation = (values.float().to(device) for values in (moments.mean, moments.deviation.clamp(min=1e-9)))
 
     def directions(states: Tensor) -> Tensor:
-        return F.normalize((states.to(device) - mean.to(device)) / deviation.clamp(min=1e-9).to(device), dim=-1)
+        return F.normalize((states.to(device) - mean).div_(deviation), dim=-1)
 
     pieces = Pieces.of(utterances, directions).to(device)
-    asked = [directions(query) for query in queries]
+    order = pieces.lengths.argsort().tolist()
+    lengths = [len(utterances[n]) for n in order]
     scores = torch.zeros(len(queries), len(utterances), device=device)
-    for some in alike(pieces.lengths):
-        states = pieces.padded(some)  # (N, T, D)
-        flat = states.flatten(0, 1).T.contiguous()
-        for row, query in enumerate(asked):
-            if len(query) >= SHORT:
-                cosine = (query @ flat).view(len(query), *states.shape[:2])
-                scores[row, some] = -subsequence_dtw(scaled(cosine.neg_().add_(1).expm1_()))
-    deviation, mean = torch.std_mean(scores, dim=1, correction=0, keepdim=True)
-    return (scores - mean) / deviation.clamp(min=1e-9)
+    asked = [n for n, query in enumerate(queries) if len(query) >= SHORT]
+    for some in together(asked, [len(queries[n]) for n in asked], STATES[0]):
+        away = -directions(torch.cat([queries[n] for n in some]))  # (ΣT, D)
+        for others in together(order, lengths, STATES[1]):
+            states = pieces.padded(torch.tensor(others, device=device))  # (N, T, D)
+            cost = scaled((away @ states.flatten(0, 1).T).exp_().view(-1, *states.shape[:2]))
+            for n, part in zip(some, cost.split([len(queries[n]) for n in some]), strict=True):
+                scores[n, others] = -subsequence_dtw(part)
+    spread, middle = torch.std_mean(scores, dim=1, correction=0, keepdim=True)
+    return (scores - middle) / spread.clamp(min=1e-9)
 
 
 def scaled(cost: Tensor) -> Tensor:
-    """(Q, N, T) with the values of each utterance, for each query state, from 0 to 1; in its place."""
-    low, high = cost.amin(-1, keepdim=True), cost.amax(-1, keepdim=True)
+    """(Q, N, T) with the values of each utterance, for each query state, from 0 to 1; in its place.
+
+    So exp(1 − cosine) − 1 need be known but for a factor and a summand: exp(−cosine).
+    """
+    low, high = cost.amin(-1, keepdim=True), cost.amax(-1, keepdim=True)  # `aminmax` is slow
     return cost.sub_(low).div_((high - low).clamp(min=1e-9))
 
 
-def alike(lengths: Tensor) -> Iterator[Tensor]:
-    """Utterances of similar lengths together, of about `FRAMES` states."""
-    order = lengths.argsort()
-    start, ordered = 0, lengths[order].tolist()
-    while start < len(ordered):
-        stop = start + 1
-        while stop < len(ordered) and (stop + 1 - start) * ordered[stop] <= FRAMES:
-            stop += 1
-        yield order[start:stop]
-        start = stop
+def together(numbers: list[int], lengths: list[int], most: int) -> Iterator[list[int]]:
+    """Parts of some numbered sequences, in their order: one, or as many as have `most` states, all as long as the last.
+
+    Args:
+        numbers: of the sequences.
+        lengths: of each.
+        most: states of a part.
+    """
+    part: list[int] = []
+    for number, length in zip(numbers, lengths, strict=True):
+        if part and (len(part) + 1) * length > most:
+            yield part
+            part = []
+        part.append(number)
+    if part:
+        yield part

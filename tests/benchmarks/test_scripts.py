@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
         ("visible", ["vit", "speech-trunk", "data2vec-step"], []),
         ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
         ("verification", ["equal-error-rate"], ["scipy"]),
+        ("query_by_example", ["prompts", "quesst"], ["scipy", "dtw"]),
     ],
 )
 def test_script_prints_a_ratio_for_each_case(script: str, cases: list[str], needs: list[str]) -> None:

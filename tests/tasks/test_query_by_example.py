@@ -45,9 +45,9 @@ def slowly(queries: list[torch.Tensor], utterances: list[torch.Tensor]) -> torch
     return (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True, correction=0).clamp(min=1e-9)
 
 
-@pytest.mark.parametrize("states", [1, 60, 1 << 15])
-def test_scores_are_superbs(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FRAMES", states)
+@pytest.mark.parametrize("states", [(1, 1), (12, 60), (1 << 9, 1 << 12)])
+def test_scores_are_superbs(states: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STATES", states)
     queries, utterances = [*some(4, 5, 9), torch.ones(3, 4)], some(11, 1, 30)
     got = search_scores(queries, utterances, CPU)
     torch.testing.assert_close(got, slowly(queries, utterances), rtol=1e-4, atol=1e-4)
@@ -145,6 +145,30 @@ def test_the_threshold_is_that_of_the_validation_split_or_given(songs: Path, tmp
     assert judge(songs, tmp_path / "none", "--model.threshold=1000")["atwv"]["value"] == 0
     own = judge(songs, tmp_path / "own", f"--data.validation={songs}/test.csv", "--data.test", f"{songs}/test.csv")
     assert own["atwv"]["value"] == pytest.approx(own["mtwv"]["value"])  # tuned on what is scored
+
+
+def test_quesst_tells_where_its_queries_are(tmp_path: Path) -> None:
+    """A folder in its layout: the first query is in the second and third utterance, the second one in the first."""
+    draw = np.random.default_rng(0)
+    texts = {"Audio/quesst14": ["second fifth", "first third", "fourth first"]}
+    texts |= {f"{part}_queries/quesst14_{part}": ["first", "second"] for part in ("dev", "eval")}
+    for place, rows in texts.items():
+        folder, _, stem = place.partition("/")
+        (tmp_path / folder).mkdir()
+        listed = []
+        for number, text in enumerate(rows):
+            name = f"{folder}/{stem}_{number:04}.wav"
+            soundfile.write(tmp_path / name, sung(text, draw), 16000)
+            listed.append(f"quesst14Database/{name} nnenglish\n")
+        part = {"Audio": "utterances"}.get(folder, folder.removesuffix("_queries"))
+        truth = tmp_path / f"scoring/groundtruth_quesst14_{part}"
+        truth.mkdir(parents=True)
+        (tmp_path / f"scoring/language_key_{part}.lst").write_text("".join(listed))
+        found = [f"LEXEME quesst14_000{u} 1 0 9 quesst14_{part}_000{q} lex self 1" for q, u in ((0, 1), (0, 2), (1, 0))]
+        (truth / f"quesst14_{part}.rttm").write_text("\n".join(found))
+    rows = judge(tmp_path, tmp_path / "run", "--model.told=occurs", f"--data.source=quesst14/nnenglish:{tmp_path}")
+    assert rows["mtwv"]["value"] == 1.0
+    assert rows["atwv"]["value"] >= 0.5
 
 
 def test_pairs_and_columns_say_what_transcripts_do(songs: Path, tmp_path: Path) -> None:
