@@ -12,6 +12,9 @@ import torch
 
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import BadItem, UserError
+from ssl_suite.data.common.source import open_source
+from ssl_suite.data.speech import segments
+from ssl_suite.data.speech.reading import list_audio
 from ssl_suite.data.speech.speech import Speech
 
 Maker = Callable[..., Path]
@@ -60,6 +63,24 @@ def test_rows_are_parts_of_a_file(text: str, table: Callable[..., Path]) -> None
     assert [data.labels[data.target("train", i)] for i in range(2)] == ["low", "high"]
     batch = next(iter(data.eval_dataloader("train")))
     assert batch.lengths.tolist() == [80000, 80000]
+
+
+def test_a_file_is_opened_once_and_broken_ones_are_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(40):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(1600 * (1 + i)), 16000)
+    (tmp_path / "7.wav").write_text("none")
+    lines = [f"{i}.wav,{start},{start + 0.1}" for start in (0, 0.05) for i in range(40)]
+    (tmp_path / "metadata.csv").write_text("path,start,end\n" + "\n".join(lines))
+    opened: list[str] = []
+    measure = segments.duration
+    monkeypatch.setattr(segments, "duration", lambda value: opened.append(value["path"]) or measure(value))
+    rows = open_source(str(tmp_path), list_audio)["train"]
+    with pytest.warns(UserWarning, match=r"2 of 80 recordings cannot be read; the first is of row 8\."):
+        found = segments.utterances(rows, "audio")
+    assert sorted(opened) == sorted(str(tmp_path / f"{i}.wav") for i in range(40))
+    assert [u.seconds for u in found][:8] == pytest.approx([0.1] * 7 + [0])
 
 
 @pytest.mark.parametrize("columns", ["Start,End", "start_time,end_time", "begin,stop", "tmin,tmax"])

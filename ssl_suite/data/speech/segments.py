@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ ELSE = re.compile(
     r"(start|begin|offset|end|stop|num|n)_?(s|sec|seconds?|ms|milliseconds?|samples?|frames?)", re.IGNORECASE
 )
 """What other tools call such a column, in a unit of their own."""
+READERS = 16
+"""Files whose headers are read at once."""
 SLACK = 0.05
 """Seconds by which a segment may end after its file, for numbers that were rounded."""
 
@@ -65,28 +68,46 @@ def utterances(rows: Rows, media: str) -> list[Utterance]:
         )
     length = _first(rows, LENGTH) if begin and end is None else None
     seconds = _first(rows, SECONDS)
-    known: dict[str, float] = {}  # several segments may share a file
-
-    def whole(i: int) -> float:
-        value = rows[i][media]
-        path = path_of(value)
-        if path is None:
-            return duration(value)
-        if path not in known:
-            known[path] = duration(value)
-        return known[path]
-
-    found: list[Utterance] = []
+    places: list[tuple[float, float, float | None]] = []
     for i in range(len(rows)):
         start = _cell(rows, i, begin, low=0) or 0.0
         stop = _cell(rows, i, end, above=0) or start + (_cell(rows, i, length, above=0) or math.inf)
-        claim = _cell(rows, i, seconds, above=0)
+        places.append((start, stop, _cell(rows, i, seconds, above=0)))
+    unknown = [i for i, (start, stop, claim) in enumerate(places) if claim is None or start or stop < math.inf]
+    lasts = _durations(rows, media, unknown)
+    found: list[Utterance] = []
+    for i, (start, stop, claim) in enumerate(places):
         if start == 0 and stop == math.inf:
-            found.append(Utterance(start, stop, claim or whole(i), claimed=claim is not None))
+            found.append(Utterance(start, stop, claim or lasts[i], claimed=claim is not None))
         else:
-            found.append(Utterance(start, stop, _segment(rows, i, start, stop, claim, whole(i))))
+            found.append(Utterance(start, stop, _segment(rows, i, start, stop, claim, lasts[i])))
+    _tell_broken(rows, [i for i in unknown if not lasts[i]])
     _tell_overlaps(rows, media, found)
     return found
+
+
+def _durations(rows: Rows, media: str, chosen: list[int]) -> dict[int, float]:
+    """Seconds of the files of these rows, by row; each is opened once, several at a time, for disks are slow."""
+    known: dict[int, float] = {}
+    files: dict[str, list[int]] = {}
+    for i in chosen:
+        value = rows[i][media]
+        if (path := path_of(value)) is None:
+            known[i] = duration(value)
+        else:
+            files.setdefault(path, []).append(i)  # several segments may share a file
+    with ThreadPoolExecutor(READERS) as pool:
+        lasts = pool.map(lambda path: duration({"bytes": None, "path": path}), files)
+        for numbers, seconds in zip(files.values(), lasts, strict=True):
+            known |= dict.fromkeys(numbers, seconds)
+    return known
+
+
+def _tell_broken(rows: Rows, broken: list[int]) -> None:
+    """Says how many recordings cannot be read, long before they would be."""
+    if broken:
+        some = f"{len(broken)} of {len(rows)} recordings cannot be read"
+        rank_zero_warn(f"{rows.name}: {some}; the first is of {rows.where(broken[0]).rpartition(', ')[2]}.")
 
 
 def cut(rows: Rows, media: str, most: float) -> Rows:
