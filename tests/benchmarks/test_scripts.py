@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
         ("cola", ["cola"], ["transformers", "accelerate"]),
         ("image", ["simclr", "augmentation", "cutting"], []),
         ("visible", ["vit", "speech-trunk", "data2vec-step"], []),
-        ("speech", ["wav2vec2", "apc", "log-mel"], ["transformers"]),
+        ("speech", ["wav2vec2", "hubert", "apc", "log-mel"], ["transformers"]),
         ("verification", ["equal-error-rate"], ["scipy"]),
         ("query_by_example", ["prompts", "quesst"], ["scipy", "dtw"]),
     ],
