@@ -260,6 +260,7 @@ def test_audio_snips(tmp_path: Path, sound: Maker) -> None:
     row = data.rows["train"][0]
     assert row["text"] == "play westbam on google music"
     assert row["tags"] == ["O", "B-artist", "O", "B-service", "I-service"]
+    assert row["marked"] == "play <artist>westbam</artist> on <service>google music</service>"
     assert data.labels == ["PlayMusic"]
     assert served(f"audio_snips/all:{tmp_path}").ids("train") == ["Amy-snips-train-0", "Ivy-snips-train-0"]
     write(tmp_path / "all.iob.snips.txt", "Ivy-snips-train-0 BOS play EOS\tO PlayMusic\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_suite.core.errors import UserError
@@ -17,7 +18,9 @@ FOLDERS = {"train": "train", "validation": "valid", "test": "test"}
 
 
 def audio_snips(folder: Path, part: str) -> Splits:
-    """Rows of `id`, `audio`, `text`, `tags` (a list, one a word: O, B-artist, ...), `intent` and `speaker`.
+    """Rows of `id`, `audio`, `text`, `tags` (a list, one a word: O, B-artist, ...), `marked`, `intent` and `speaker`.
+
+    `marked` is the text with a mark where each slot begins and ends, see `Marked`.
 
     Lines of all.iob.snips.txt are `SPEAKER-snips-SPLIT-NUMBER BOS words EOS`, a tab, and a tag for each of these, that
     of EOS being the intent.
@@ -36,7 +39,8 @@ def audio_snips(folder: Path, part: str) -> Splits:
             raise UserError(
                 f"{where}: {name} has {len(words)} words and {len(tags)} tags; it needs BOS ... EOS, one each."
             )
-        said[name] = {"text": " ".join(words[1:-1]), "tags": tags[1:-1], "intent": tags[-1]}
+        words, tags, intent = words[1:-1], tags[1:-1], tags[-1]
+        said[name] = {"text": " ".join(words), "tags": tags, "marked": marked(words, tags), "intent": intent}
     splits: Splits = {}
     for split, place in FOLDERS.items():
         found = stems(require(folder / place, "Audio SNIPS"))
@@ -49,3 +53,14 @@ def audio_snips(folder: Path, part: str) -> Splits:
         if not rows:
             raise UserError(f"{folder / place}: none of its {len(found)} recordings is in all.iob.snips.txt.")
     return splits
+
+
+def marked(words: Sequence[str], tags: Sequence[str]) -> str:
+    """Words with marks around those of a slot: B-artist begins it, I-artist goes on."""
+    pieces: list[str] = []
+    for word, tag, following in zip(words, tags, [*tags[1:], "O"], strict=True):
+        name = tag[2:]
+        begins = f"<{name}>" * tag.startswith("B-")
+        ends = f"</{name}>" * (tag != "O" and following != f"I-{name}")
+        pieces.append(f"{begins}{word}{ends}")
+    return " ".join(pieces)
