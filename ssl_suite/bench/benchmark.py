@@ -173,7 +173,10 @@ def command(config: list[str], *settings: Settings, run: str = "fit") -> list[st
     for part in settings:
         merged |= part
     for name, value in merged.items():
-        arguments += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+        arguments += [
+            f"--{name}",
+            "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value),
+        ]
     return arguments
 
 

@@ -68,13 +68,14 @@ def overall(figures: Figures) -> float | None:
 
 
 def figures_of(cells: Iterable[Cell]) -> dict[str, dict[tuple[str, str], float]]:
-    """Name of each encoder and baseline → its test figures in tasks of SUPERB's names."""
-    found: dict[str, dict[tuple[str, str], float]] = {}
+    """Name of each encoder and baseline → its test figures in tasks of SUPERB's names, that of `ER, session N` a mean."""
+    found: dict[str, dict[tuple[str, str], list[float]]] = {}
     for cell in cells:
-        if (key := (cell.task, cell.metric)) in METRICS and cell.split == "test" and cell.values and not cell.online:
+        key = (cell.task.partition(",")[0], cell.metric)
+        if key in METRICS and cell.split == "test" and cell.values and not cell.online:
             name = {"random": f"random weights of {cell.encoder}"}.get(cell.role, cell.name)
-            found.setdefault(name, {})[key] = 100 * cell.mean
-    return found
+            found.setdefault(name, {}).setdefault(key, []).append(100 * cell.mean)
+    return {name: {key: mean(values) for key, values in figures.items()} for name, figures in found.items()}
 
 
 def superb_table(cells: Iterable[Cell]) -> Table:

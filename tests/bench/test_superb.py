@@ -64,6 +64,13 @@ def test_own_results_stand_beside_the_quoted_ones(tmp_path, capsys: pytest.Captu
     assert math.isclose(score(found["APC"]), 1000 * (82.01 - 41.0) / (82.01 - 3.06))
 
 
+def test_folds_of_one_task_are_averaged(tmp_path) -> None:
+    store = Store(tmp_path / "results.sqlite")
+    for session, value in ((1, 0.5), (2, 0.7)):
+        store.add(over_seeds([value], modality="speech", task=f"ER, session {session}", run=f"er-{session}"))
+    assert figures_of(summarise(store.rows(), tmp_path)) == {"SimCLR": {("ER", "accuracy"): pytest.approx(60.0)}}
+
+
 def test_results_of_other_tasks_are_refused_in_a_sentence(tmp_path) -> None:
     Store(tmp_path / "results.sqlite").add(over_seeds([0.9, 0.91]))
     with pytest.raises(UserError, match=r"None of the results is of SUPERB's tasks .*bench/superb"):
