@@ -68,7 +68,7 @@ def overall(figures: Figures) -> float | None:
 
 
 def figures_of(cells: Iterable[Cell]) -> dict[str, dict[tuple[str, str], float]]:
-    """Name of each encoder and baseline → its test figures in tasks of SUPERB's names, that of `ER, session N` a mean."""
+    """Encoder or baseline → its test figures in tasks of SUPERB's names; of `ER, session N` the mean."""
     found: dict[str, dict[tuple[str, str], list[float]]] = {}
     for cell in cells:
         key = (cell.task.partition(",")[0], cell.metric)
