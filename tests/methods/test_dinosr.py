@@ -16,7 +16,7 @@ from ssl_suite.core.ema import Ramp
 from ssl_suite.core.encoder import Tokens
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.speech.speech import Speech
-from ssl_suite.methods.speech.dinosr import Codebooks, DinoSR, SpidR
+from ssl_suite.methods.speech.dinosr import MovingCodebooks, DinoSR, SpidR
 from ssl_suite.methods.speech.spans import Spans
 
 METHODS = {"DinoSR": DinoSR, "SpidR": SpidR}
@@ -72,7 +72,7 @@ def test_loss_and_gradient_are_those_of_the_papers_equations(name: str) -> None:
 
 def test_codes_move_towards_the_frames_that_chose_them_and_others_stay() -> None:
     torch.manual_seed(0)
-    books = Codebooks(2, 5, 3, 0.9)
+    books = MovingCodebooks(2, 5, 3, 0.9)
     sums, sizes = books.sums.clone(), books.sizes.clone()
     torch.testing.assert_close(sums.mean(1), torch.zeros(2, 3), atol=1e-6, rtol=0)
     torch.testing.assert_close(sums.square().mean(1), torch.ones(2, 3))

@@ -64,7 +64,7 @@ class DinoSR(Method):
         self.top, self.codes, self.spans, self.momentum, self.freeze_step = top, codes, spans, momentum, freeze_step
         self.hole = nn.Parameter(torch.rand(self.encoder.dim))
         self.predict = nn.ModuleList(nn.Linear(self.encoder.dim, codes) for _ in range(top))
-        self.codebooks = Codebooks(top, codes, self.encoder.dim, decay)
+        self.codebooks = MovingCodebooks(top, codes, self.encoder.dim, decay)
         self.teacher = self.new_teacher()
         self.frozen = False
 
@@ -165,7 +165,7 @@ class SpidR(DinoSR):
         return encoded, added[-self.top :]
 
 
-class Codebooks(nn.Module):
+class MovingCodebooks(nn.Module):
     """Codes that are moving averages of the frames that choose them (DinoSR, section 3.2; VQ-VAE's, arXiv:1711.00937).
 
     What frames of several batches and ranks chose is added up and moves the codes once, in `move`.
