@@ -17,6 +17,7 @@ from tiny import differing
 from ssl_suite.core.data import DataModule, Request
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.joint import Joint
+from ssl_suite.data.speech.augment import Augment
 from ssl_suite.data.speech.mixtures import Mixtures
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.prompts.documents import Documents
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[type[DataModule], dict[str, Any], Request]] = {
     "augmented": (Images, {"image_size": 8, "augment": "crop", "in_memory": True}, CLASS),
     "crops": (Speech, {"max_seconds": 0.2}, PRETRAIN),
     "utterances": (Speech, {}, CLASS),
+    "noisy": (Speech, {"augment": Augment(noise="pink")}, CLASS),
     "mixtures": (Mixtures, {"speaker": "label", "noise": "pink"}, Request(target="multi_frames", stride=320)),
     "blocks": (Text, CHAR | {"max_length": 16}, PRETRAIN),
     "rows": (Text, CHAR | {"pack": False, "split_long": False}, PRETRAIN),
@@ -65,7 +67,7 @@ def sources(
         (films / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return {
         "views": image_folder, "augmented": image_folder, "crops": speech_folder, "utterances": speech_folder,
-        "mixtures": speech_folder,
+        "mixtures": speech_folder, "noisy": speech_folder,
         "blocks": text_file, "rows": text_file, "sentences": str(talk), "classes": str(films), "prompts": str(films),
         "documents": str(films), "phrases": tagged(folder / "tagged.jsonl"), "pairs": str(official(glue, "rte")),
         "questions": written(folder / "qa/train-v1.1.json", (PARIS, ENGLISH), (KOEI, CHINESE)),

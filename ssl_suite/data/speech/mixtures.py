@@ -16,12 +16,13 @@ from ssl_suite.core.batch import Target
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
-from ssl_suite.core.random import draw, item_seed, uniform
+from ssl_suite.core.random import item_seed, uniform
 from ssl_suite.core.sampler import bucketed_batches
 from ssl_suite.core.task import Labels
-from ssl_suite.data.common.source import Rows, open_source
-from ssl_suite.data.speech.mixing import COLOURS, NOISE, Mix, Others, coloured, heard, repeated
-from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
+from ssl_suite.data.common.source import Rows
+from ssl_suite.data.speech.augment import Noises
+from ssl_suite.data.speech.mixing import Mix, Others, heard
+from ssl_suite.data.speech.reading import RATE
 from ssl_suite.data.speech.speech import Speech, SpeechItem
 
 
@@ -118,7 +119,7 @@ class Mixtures(Speech):
         )
         self.voices, self.speaker, self.mix, self.noise = voices, speaker, mix, noise
         self.anew, self.seed = anew, seed
-        self._noises: dict[str, Rows] = {}
+        self._noises: Noises | None = None
         self._others: dict[str, Others] = {}
         self._wanted: str | dict[str, str] | None = None
 
@@ -130,8 +131,7 @@ class Mixtures(Speech):
         self._wanted = request.target or request.watch
         self.labels = self._labels(request)
         super().prepare(replace(request, target=None, watch=None))
-        if self.noise is not None and self.noise not in COLOURS:
-            self._noises = open_source(self.noise, list_audio, list_audio.name)
+        self._noises = Noises(self.noise) if self.noise is not None else None
         if self.voices > 1:
             self._others = {split: self._speakers(rows) for split, rows in self.rows.items()}
 
@@ -221,8 +221,8 @@ class Mixtures(Speech):
         (rows,) = self._rows(split, [index], [mine])
         voices = self.mix.voices([self._wave(split, row) for row in rows], mine)  # (V, N)
         wave = voices.sum(0)
-        if self.noise is not None:
-            wave = wave + self.mix.noise(self._noise(split, len(wave), mine), wave, mine)
+        if self._noises is not None:
+            wave = wave + self.mix.noise(self._noises.draw(split, len(wave), mine), wave, mine)
         loudest = wave.abs().max().clamp(min=1)  # so that nothing is clipped
         wave, voices, start, size = wave / loudest, voices / loudest, 0, len(wave)
         if crops and self.max_seconds is not None and len(wave) > (most := int(self.max_seconds * RATE)):
@@ -244,16 +244,6 @@ class Mixtures(Speech):
             return {slot: one(kind) for slot, kind in self._wanted.items()}
         return one(self._wanted) if self._wanted else None
 
-    def _noise(self, split: str, size: int, seed: int) -> Tensor:
-        """(size,) noise of any loudness: of a recording a random part."""
-        if not self._noises:
-            return coloured(str(self.noise), size, seed)
-        rows = self._noises.get(split) or next(iter(self._noises.values()))
-        index, seconds = int(draw(seed, 0, NOISE) * len(rows)), size / RATE
-        value, where = rows[index][list_audio.name], rows.where(index)
-        start = draw(seed, 1, NOISE) * max(0.0, duration(value) - seconds)
-        return repeated(load_audio(value, where, start, start + seconds), size)
-
     def identity(self) -> str:
         return f"{super().identity()}|{self._recipe()}"
 
@@ -262,5 +252,5 @@ class Mixtures(Speech):
 
     def _recipe(self) -> str:
         """All that the mixtures are made by."""
-        noises = "|".join(rows.fingerprint for rows in self._noises.values())
-        return f"{self.voices}|{self.speaker}|{self.mix}|{self.noise}|{noises}|{self.seed}"
+        noises = self._noises.fingerprint if self._noises else None
+        return f"{self.voices}|{self.speaker}|{self.mix}|{noises}|{self.seed}"

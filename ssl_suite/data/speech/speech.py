@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.kinds import KINDS
 from ssl_suite.data.common.source import FolderReader, Layouts, Rows
 from ssl_suite.data.common.source_data import SourceData
+from ssl_suite.data.speech.augment import Augment
 from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.phones import Phones  # noqa: F401 - a kind of target that speech gives
 from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
@@ -64,6 +65,8 @@ class Speech(SourceData):
         labels: number of labelled training utterances to use.
         channel: of recordings that have several, counted from 0; None: their mean.
         units: folder that `ssl-suite prepare units` wrote: they are the target where a number for each state is asked.
+        augment: noise and rooms that are added to what is trained on, anew every epoch; frozen features of training are
+            then not kept.
         clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, which
             characters stay beside letters and digits, and where the phones of words are looked up.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
@@ -93,6 +96,7 @@ class Speech(SourceData):
         labels: int | None = None,
         channel: int | None = None,
         units: str | None = None,
+        augment: Augment = Augment(),
         clean: Clean = Clean(),
         max_seconds: float | None = 15.0,
         cut_seconds: float | None = None,
@@ -127,7 +131,7 @@ class Speech(SourceData):
                 within(f"data.{name}", seconds, above=0)
         if channel is not None:
             within("data.channel", channel, low=0, whole=True)
-        self.input_column, self.channel, self.clean = column, channel, clean
+        self.input_column, self.channel, self.augment, self.clean = column, channel, augment, clean
         self.max_seconds, self.cut_seconds, self.limit_seconds = max_seconds, cut_seconds, limit_seconds
         self.units = None if units is None else Path(units)
         self.in_memory, self.train_budget = in_memory, batch_seconds
@@ -171,6 +175,7 @@ class Speech(SourceData):
         fits = self.num_workers == 0 and seconds * RATE * 4 < 1e9
         self._keep = self.in_memory if self.in_memory is not None else fits
         self._crops = request.pretrains
+        self._changes = self.augment.open() if self.augment.wanted else None
         self._cut_along = any(KINDS[kind].along for kind in request.kinds)
         needs_all = [kind for kind in request.kinds if KINDS[kind].whole or KINDS[kind].along]
         if needs_all and self.cut_seconds is not None:
@@ -217,6 +222,14 @@ class Speech(SourceData):
         if self.train_budget is not None:
             return budget_batches(lengths, self.train_budget, run_seed(), epoch)
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
+
+    @property
+    def augments(self) -> bool:
+        return self.augment.wanted
+
+    def read_for_training(self, index: int, seed: int) -> SpeechItem:
+        item = self.read("train", index, seed)
+        return item if self._changes is None else replace(item, wave=self._changes(item.wave, seed))
 
     def read(self, split: str, index: int, seed: int) -> SpeechItem:
         long = self._crops and self.max_seconds is not None and self._utterances[split][index].seconds > LONG
