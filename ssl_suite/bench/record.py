@@ -1,8 +1,9 @@
-"""From a tested encoder to rows of the results store, and the outcomes of its test examples beside them."""
+"""From a tested encoder to rows of the results store; beside them outcomes of test examples, and shares of layers."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import os
 import time
@@ -21,6 +22,8 @@ from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.data import run_seed
 from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.files import write_text
+from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.folder import ENCODER, PROVENANCE
 from ssl_suite.core.hashing import sha256
 from ssl_suite.core.module import Evaluation
@@ -154,7 +157,15 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
         for row in rows:
             if row.main and examples[row.split]:
                 write_outcomes(run.out, row, examples[row.split], model.statistic)
+        write_shares(run.out, model)
     return rows
+
+
+def write_shares(folder: Path, model: Evaluation) -> None:
+    """Writes `layers.json`: the share that each state of the encoder, the input first, was learned to have in a sum."""
+    if isinstance(model, Finetune) and (weights := model.readout.weights) is not None:
+        shares = [round(share, 6) for share in weights.detach().softmax(0).tolist()]
+        write_text(folder / "layers.json", json.dumps({"readout": model.readout.name, "shares": shares}) + "\n")
 
 
 def selected(trainer: Any, model: Evaluation) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cli_recipes import QUICK
 from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.store import Store
 from ssl_suite.cli import main
+from ssl_suite.core.load import load_encoder
 
 SMALL = {
     "verify": ["--model.task.width=8", "--model.task.last=12"],
@@ -43,3 +45,7 @@ def test_a_recipe_leaves_results_with_their_outcomes(
     kept = read_outcomes(tmp_path / "run", main_row)
     assert kept is not None, "the outcomes of single rows make up the number"
     assert len(kept.ids) == 24
+    shares = json.loads((tmp_path / "run/layers.json").read_text())["shares"]
+    assert len(shares) == load_encoder(pretrained["speech"] / "encoder").num_states
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+    assert len(set(shares)) == len(shares), "they were learned"
