@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,30 @@ def test_what_was_stopped_goes_on_and_gives_the_same(
     assert {p.name for p in (tmp_path / "made").iterdir() if p.is_dir()} == set()
 
 
+def test_two_that_are_started_together_share_the_work(
+    folder: Path, speech_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "HOUR", 1.0)  # parts of a few recordings
+    encode, sample, done, runs = prepare.Nearest.__call__, prepare.sampled, list[int](), list[int]()
+
+    def note(self: prepare.Nearest, batch: Any) -> Any:
+        done.extend(batch.index.tolist())
+        return encode(self, batch)
+
+    monkeypatch.setattr(prepare.Nearest, "__call__", note)
+    monkeypatch.setattr(prepare, "sampled", lambda *given: runs.append(1) or sample(*given))
+    recipe = prepare.Recipe(speech_folder, units=5, seed=1)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(prepare.prepare_units, recipe, tmp_path / "made") for _ in range(2)]
+        told = [one.result() for one in both]
+    assert told[0] == told[1]
+    assert runs == [1]
+    assert sorted(done) == sorted([*range(12), *range(4)])
+    for split in ("train", "validation"):
+        a, b = (UnitFile.load(f / f"{split}.safetensors") for f in (folder, tmp_path / "made"))
+        assert torch.equal(a.units, b.units)
+
+
 def test_units_of_other_recordings_are_refused(folder: Path, speech_folder: str, tmp_path: Path) -> None:
     request = Request(target="frames", stride=160)
     with pytest.raises(UserError, match=r"has the units of 12 recordings, and .* has 4"):
@@ -178,7 +203,7 @@ def test_units_of_other_recordings_are_refused(folder: Path, speech_folder: str,
     (other / "train/low/03.wav").rename(other / "train/low/03b.wav")
     with pytest.raises(UserError, match=r"train.safetensors are of another recording there"):
         served(str(other), folder, request)
-    with pytest.raises(UserError, match=r"is not a folder of units: it has no units.json"):
+    with pytest.raises(UserError, match=r"holds no units; ssl-suite prepare units makes some"):
         served(speech_folder, tmp_path, request)
     damaged = tmp_path / "damaged"
     damaged.mkdir()

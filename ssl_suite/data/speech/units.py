@@ -144,6 +144,8 @@ def open_units(folder: Path, split: str, rows: Rows, stride: int) -> Units | Non
     Raises:
         UserError: the folder holds no units, or those of fewer recordings.
     """
+    if not (folder / CARD).exists():
+        raise UserError(f"{folder} holds no units; ssl-suite prepare units makes some, and data.units names them.")
     card = read_json(folder / CARD, "a folder of units")
     for name in ("units", "stride"):
         within(f"{folder / CARD}: {name}", card.get(name), low=1, high=MOST, whole=True)
