@@ -126,7 +126,7 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
         "data_hash": data_hash(data),
         "fold": 0,
         "seed": run_seed(),
-        "labels": data.labels_used,
+        "labels": model.labels_used,
         "protocol": f"{model.protocol}@{PROTOCOL_VERSION}",
         "recipe": recipe_hash(model.run_config or {}),
         "checkpoint": sha256(run.checkpoint)[:16] if run.checkpoint else "",

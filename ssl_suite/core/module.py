@@ -264,6 +264,11 @@ class Evaluation(TrainModule):
     def protocol(self) -> str:
         return self.mode
 
+    @property
+    def labels_used(self) -> int:
+        """Labelled items it learns from."""
+        return self.data.labels_used
+
 
 def weights_hash(encoder: Encoder, source: Encoder | str) -> str:
     """Names what an encoder starts from: its trained weights; or what they are drawn from, the seed apart."""

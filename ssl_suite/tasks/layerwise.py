@@ -68,7 +68,7 @@ class Layerwise(Evaluation):
         self.strict = protocol == "strict"
         self.less_is_better |= {f"{name}_layer_{layer}" for name in self.less_is_better for layer in self.layers}
         self.encoder.requires_grad_(False).eval()
-        self._kept: dict[str, dict[int, Any]] = {}  # split → place in it → what `keep_item` made
+        self._kept: dict[str, dict[int, Any]] = {}  # split → place in it → what `item` made
         self._items: dict[str, list[Any]] = {}
         self._examples: dict[str, list[Example]] = {}
 
@@ -101,6 +101,10 @@ class Layerwise(Evaluation):
     @property
     def protocol(self) -> str:
         return self.mode if self.strict else f"{self.mode}-compat"
+
+    @property
+    def labels_used(self) -> int:
+        return 0
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -183,6 +183,7 @@ def test_an_item_file_cuts_recordings_and_gives_rows(voices: Path, tmp_path: Pat
     assert set(rows) == {"abx_within", "abx_across"}
     first = rows["abx_within"]
     assert (first["main"], first["direction"], first["protocol"], first["role"]) == (1, "min", "abx@1", "simple")
+    assert first["labels"] == 0
     assert rows["abx_across"]["value"] <= 0.1
     examples = pq.read_table(tmp_path / "run/outcomes-test.parquet").to_pylist()
     kinds = ("high", "low", "none")
@@ -202,6 +203,15 @@ def test_columns_of_a_table_are_compared_too(voices: Path, tmp_path: Path, capsy
     assert "no two pieces of one tone in the test split are of different voice" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_a_piece_without_a_state_is_left_out_and_counted(voices: Path, tmp_path: Path) -> None:
+    lines = (voices / "test.item").read_text().splitlines()
+    (tmp_path / "some.item").write_text("\n".join([*lines, "test0 0.100 0.101 high a b v0"]))
+    with pytest.warns(UserWarning, match="1 of 17 pieces are too short for a state: left out"):
+        rows = judge(voices, tmp_path / "run", f"--model.items={tmp_path}/some.item")
+    without = judge(voices, tmp_path / "all", f"--model.items={voices}/test.item")
+    assert rows["abx_within"]["value"] == without["abx_within"]["value"]
 
 
 def test_a_recording_that_is_not_there_is_named(

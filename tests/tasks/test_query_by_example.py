@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from statistics import mean
@@ -11,13 +12,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import pytorch_lightning as pl
 import soundfile
 import torch
 import yaml
+from processes import run_processes
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from test_dtw import found_anywhere
+from tiny import QUIET
 
 from ssl_suite.cli import main
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.speech.speech import Speech
 from ssl_suite.encoders.simple import Fbank
 from ssl_suite.tasks import query_by_example as module
 from ssl_suite.tasks.query_by_example import QueryByExample, read_pairs, search_scores
@@ -198,6 +204,30 @@ def test_pairs_and_columns_say_what_transcripts_do(songs: Path, tmp_path: Path) 
 def read_table(path: Path) -> dict[str, str]:
     rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
     return {name: text.lower().strip("!") for name, text in rows}
+
+
+def examples(songs: str, devices: int) -> list[Any]:
+    model = QueryByExample(Fbank(), beta=1.0)
+    more = {"devices": devices, "strategy": "ddp", "plugins": [LightningEnvironment()]} if devices > 1 else {}
+    trainer = pl.Trainer(accelerator="cpu", **more, **QUIET)  # type: ignore[arg-type]
+    trainer.test(model, datamodule=Speech(songs, batch_size=3), verbose=False)
+    return model.examples("test")
+
+
+def worker(rank: int, port: int, songs: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_PORT": str(port)}
+    Path(folder, f"{rank}.json").write_text(json.dumps(examples(songs, 2)))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_judge_as_one(songs: Path, tmp_path: Path) -> None:
+    run_processes(worker, 2, str(songs), str(tmp_path))
+    alone = examples(str(songs), 1)
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert [name for name, _, _ in found] == [name for name, _, _ in alone]
+        assert [value for _, value, _ in found] == pytest.approx([value for _, value, _ in alone])
 
 
 @pytest.mark.parametrize(
