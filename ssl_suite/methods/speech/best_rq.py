@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
+from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
@@ -16,6 +16,7 @@ from ssl_suite.core.random import normal
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.methods.speech.codes import perplexity
+from ssl_suite.methods.speech.front_end import real_frames
 from ssl_suite.methods.speech.spans import Spans
 
 
@@ -77,9 +78,7 @@ class BestRQ(Method):
         return StepOutput(Term(loss, len(codes)), logs, encoded.pooled)
 
     def counts(self, batch: SpeechBatch) -> dict[str, Tensor]:
-        lengths = self.encoder.frontend.frames(batch.lengths)
-        longest = int(self.encoder.frontend.frames(torch.tensor(batch.wave.shape[1])))
-        return {"loss": self.spans.draw(lengths_to_mask(lengths, longest), batch.seed).sum()}
+        return {"loss": self.spans.draw(real_frames(self.encoder, batch), batch.seed).sum()}
 
 
 class RandomQuantizer(nn.Module):

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
+from ssl_suite.core.batch import SpeechBatch
 from ssl_suite.core.check import within
 from ssl_suite.core.ema import Ramp, share_input, teacher_of
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, expect, over_time
@@ -20,6 +20,7 @@ from ssl_suite.core.outputs import outputs_of
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.methods.speech.codes import one_hot, perplexity
+from ssl_suite.methods.speech.front_end import real_frames
 from ssl_suite.methods.speech.spans import Spans
 
 
@@ -125,9 +126,7 @@ class DinoSR(Method):
         return torch.stack([over_time(layer.float(), tokens.mask)[at] for layer in added[-self.top :]])
 
     def counts(self, batch: SpeechBatch) -> dict[str, Tensor]:
-        lengths = self.encoder.frontend.frames(batch.lengths)
-        longest = int(self.encoder.frontend.frames(torch.tensor(batch.wave.shape[1])))
-        return {"loss": self.spans.draw(lengths_to_mask(lengths, longest), batch.seed).sum()}
+        return {"loss": self.spans.draw(real_frames(self.encoder, batch), batch.seed).sum()}
 
 
 class SpidR(DinoSR):
