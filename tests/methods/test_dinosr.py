@@ -16,7 +16,7 @@ from ssl_suite.core.ema import Ramp
 from ssl_suite.core.encoder import Tokens
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.speech.speech import Speech
-from ssl_suite.methods.speech.dinosr import MovingCodebooks, DinoSR, SpidR
+from ssl_suite.methods.speech.dinosr import DinoSR, MovingCodebooks, SpidR
 from ssl_suite.methods.speech.spans import Spans
 
 METHODS = {"DinoSR": DinoSR, "SpidR": SpidR}
