@@ -242,6 +242,7 @@ def test_mixtures_are_told_apart_by_how_they_are_made() -> None:
     found = [served(Request(target="multi_frames"), **o) for o in options]
     assert len({data.fingerprint("test") for data in found}) == len(options)
     assert len({data.identity() for data in found}) == len(options)
+    assert found[2].identity() == Mixtures(noise="pink").identity()  # before it is served
     assert found[2].task_name == "prompts/2 voices+pink"
 
 

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -119,7 +120,6 @@ class Mixtures(Speech):
         )
         self.voices, self.speaker, self.mix, self.noise = voices, speaker, mix, noise
         self.anew, self.seed = anew, seed
-        self._noises: Noises | None = None
         self._others: dict[str, Others] = {}
         self._wanted: str | dict[str, str] | None = None
 
@@ -131,9 +131,13 @@ class Mixtures(Speech):
         self._wanted = request.target or request.watch
         self.labels = self._labels(request)
         super().prepare(replace(request, target=None, watch=None))
-        self._noises = Noises(self.noise) if self.noise is not None else None
+        _ = self._noises  # what is wrong with them is said before training
         if self.voices > 1:
             self._others = {split: self._speakers(rows) for split, rows in self.rows.items()}
+
+    @cached_property
+    def _noises(self) -> Noises | None:
+        return Noises(self.noise) if self.noise is not None else None
 
     def _labels(self, request: Request) -> Labels:
         """The numbers of the speakers, where the task names them.
@@ -190,7 +194,10 @@ class Mixtures(Speech):
 
     def _seeds(self, split: str) -> list[int]:
         """Of the mixtures of a split that stay the same."""
-        return [item_seed(self.seed, zlib.crc32(split.encode()), i) for i in range(self.size(split))]
+        return [self._seed(split, i) for i in range(self.size(split))]
+
+    def _seed(self, split: str, index: int) -> int:
+        return item_seed(self.seed, zlib.crc32(split.encode()), index)
 
     def _lengths(self, split: str, seeds: list[int]) -> list[float]:
         seconds = super().lengths(split) if not self._crops else [u.seconds for u in self._utterances[split]]
@@ -204,12 +211,10 @@ class Mixtures(Speech):
         return self._others[split].draw(first, torch.tensor(seeds), self.voices)
 
     def read(self, split: str, index: int, seed: int) -> SpeechItem:
-        mine = item_seed(self.seed, zlib.crc32(split.encode()), index)
-        return self._item(split, index, seed, mine, self._crops)
+        return self._item(split, index, seed, self._seed(split, index), self._crops)
 
     def read_for_training(self, index: int, seed: int) -> SpeechItem:
-        mine = seed if self.anew else item_seed(self.seed, zlib.crc32(b"train"), index)
-        return self._item("train", index, seed, mine, True)
+        return self._item("train", index, seed, seed if self.anew else self._seed("train", index), True)
 
     def target(self, split: str, index: int) -> Target:
         target = self.read(split, index, 0).target
