@@ -49,3 +49,19 @@ def test_a_recipe_leaves_results_with_their_outcomes(
     assert len(shares) == load_encoder(pretrained["speech"] / "encoder").num_states
     assert sum(shares) == pytest.approx(1, abs=1e-4)
     assert len(set(shares)) == len(shares), "they were learned"
+
+
+def test_verification_without_training_leaves_results(
+    tmp_path: Path, pretrained: dict[str, Path], small: Callable[[str], str]
+) -> None:
+    model = ["--model=Similarity", f"--model.encoder={pretrained['speech']}/encoder"]
+    data = ["--data=Speech", f"--data.source={small('prompts')}", "--data.target=speaker"]
+    assert main(["test", *model, *data, "--trainer.accelerator=cpu", f"--out={tmp_path}/run"]) == 0
+    rows = Store(tmp_path / "run/results.sqlite").rows()
+    assert {(row.metric, row.protocol, row.role) for row in rows} == {
+        (metric, "training-free@1", "ssl") for metric in FIGURES["verify"]
+    }
+    (main_row,) = (row for row in rows if row.main)
+    kept = read_outcomes(tmp_path / "run", main_row)
+    assert kept is not None
+    assert len(kept.ids) == 24

@@ -25,6 +25,7 @@ from ssl_suite.core.finetune import Finetune
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.tasks import trials as trials_module
+from ssl_suite.tasks.similarity import Similarity
 from ssl_suite.tasks.trials import eer, errors, every_pair, located, min_dcf, read_trials
 from ssl_suite.tasks.verify import Vectors, Verify
 from ssl_suite.tasks.xvector import SPAN, XVector, statistics
@@ -339,3 +340,23 @@ def test_faces_are_verified_as_voices_are(image_folder: str, tmp_path: Path) -> 
     assert 0 <= trainer.callback_metrics["val/eer"] <= 1
     said = trainer.predict(model, trainer.datamodule.eval_dataloader("validation"))
     assert len(said[0][0]) == 8
+
+
+def test_similarity_is_verification_by_the_encoders_own_vectors(voices: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder, data = tiny_speech_encoder(), Speech(str(voices), batch_size=5)
+    model = Similarity(encoder, "layer:1")
+    options: dict[str, Any] = {"default_root_dir": tmp_path, "accelerator": "cpu", **QUIET}
+    trainer = pl.Trainer(**options)
+    (found,) = trainer.test(model, datamodule=data, verbose=False)
+    batch = data.collate([data.read("test", i, 0) for i in range(data.size("test"))])
+    with torch.no_grad():
+        states, mask = encoder.eval()(batch).states[1], encoder(batch).mask
+    vectors = torch.stack([row[real].mean(0) for row, real in zip(states, mask, strict=True)])
+    trials = every_pair(batch.target)
+    scores = F.cosine_similarity(vectors[trials.first], vectors[trials.second], dim=1)
+    assert found["test/eer"] == pytest.approx(float(eer(scores, trials.same)), abs=1e-6)
+    assert 0 < found["test/eer"] < 0.5
+    assert len(model.examples("test")) == 12
+    with pytest.raises(UserError, match="Similarity trains nothing; use test or validate"):
+        trainer.fit(Similarity(encoder), datamodule=data)
