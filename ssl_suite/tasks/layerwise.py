@@ -111,6 +111,9 @@ class Layerwise(Evaluation):
         if stage == "fit":
             raise UserError(f"{type(self).__name__} trains nothing; use `ssl-suite test` with the same options.")
         self.data.serve(Request.of(self.encoder, target=self.target))
+        for parts in (self.data.parts("validation"), self.data.parts("test")):
+            if len(there := [name for name in parts if self.data.has(name)]) > 1:
+                raise UserError(f"{type(self).__name__} judges one split, not {' and '.join(there)}; read one of them.")
         if stage == "test" and self._tuning and not self.data.has("validation"):
             what = "the threshold is" if len(self.layers) == 1 else "the layer is"
             raise UserError(

@@ -260,6 +260,16 @@ def test_what_the_validation_split_must_say_is_asked_for(
     assert read_pairs(str(tmp_path / "pairs.csv")) == {"test0": {"train0"}}
 
 
+def test_two_test_splits_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for subset in ("test-clean", "test-other"):
+        chapter = tmp_path / subset / "1/2"
+        chapter.mkdir(parents=True)
+        (chapter / "1-2.trans.txt").write_text("1-2-0000 SOME WORDS\n")
+        soundfile.write(chapter / "1-2-0000.flac", np.zeros(1600), 16000)
+    judge(tmp_path, tmp_path / "run", f"--data.source=librispeech:{tmp_path}", code=2)
+    assert "QueryByExample judges one split, not test and test_other" in " ".join(capsys.readouterr().err.split())
+
+
 def test_options_without_meaning_are_refused() -> None:
     for options, said in (
         ({"told": "x"}, "model.told is 'x'"),
