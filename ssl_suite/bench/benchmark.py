@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.core.hashing import config_hash
 
 Settings = dict[str, Any]
 """Option → value, as on the command line without dashes."""
@@ -27,6 +28,7 @@ class Pretraining:
         config: recipes, composed in this order.
         set: options on top.
         source: an encoder folder or URI that is judged as it is, instead of a recipe.
+        units: options of `prepare units`, which makes what `data.units` then names.
     """
 
     name: str
@@ -34,10 +36,15 @@ class Pretraining:
     config: list[str] = field(default_factory=list)
     set: Settings = field(default_factory=dict)
     source: str | None = None
+    units: Settings = field(default_factory=dict)
 
     def folder(self, out: Path) -> Path:
         """Of the encoder, in the benchmark's."""
         return out / "pretrain" / slug(self.name) / "encoder"
+
+    def unit_folder(self, out: Path) -> Path:
+        """Of its units, in the benchmark's: another one for other options."""
+        return out / "units" / f"{slug(self.name)}-{config_hash(self.units)[:6]}"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -82,7 +83,9 @@ class Work:
                 arguments = self._pretraining(entry)
                 self.console.rule(title)
                 self.console.print(f"ssl-suite {shlex.join(arguments)}", style="dim", soft_wrap=True)
-                if error := self._try(arguments, folder.parent):
+                pretrain = partial(self.through.run, arguments)
+                units = partial(_make_units, entry, entry.unit_folder(self.out))
+                if error := self._try(units, folder.parent) or self._try(pretrain, folder.parent):
                     self._fail(folder.parent, error)
                     continue
             self.made.append(entry)
@@ -97,7 +100,7 @@ class Work:
         for number, (job, identity) in enumerate(left, 1):
             place, title = str(job.folder), f"[{number:>3}/{len(left)}] {job.task.name}: {job.label}"
             arguments = self._judging(job)
-            if error := self._try(arguments, self.out / place):
+            if error := self._try(partial(self.through.run, arguments), self.out / place):
                 self._fail(Path(place), error)
                 store.add([_failed(job, identity, arguments, error)], instead_of=place)
                 continue
@@ -106,7 +109,8 @@ class Work:
             self.console.print(f"{title}, seed {job.seed}: {said}", markup=False, highlight=False)
 
     def _pretraining(self, entry: Pretraining) -> list[str]:
-        return command(entry.config, entry.set, {"out": entry.folder(self.out).parent, "overwrite": True})
+        units: Settings = {"data.units": entry.unit_folder(self.out)} if entry.units else {}
+        return command(entry.config, entry.set, units, {"out": entry.folder(self.out).parent, "overwrite": True})
 
     def _judging(self, job: Job) -> list[str]:
         fixed: Settings = {"seed_everything": job.seed, "out": self.out / job.folder, "overwrite": True}
@@ -134,11 +138,11 @@ class Work:
             )  # fmt: skip
         return Identity(*self.encoders[job.source], known.data_hash, known.recipe)
 
-    def _try(self, arguments: list[str], folder: Path) -> str:
-        """Runs a command line; returns why it failed, or "". A fault that is not the user's leaves its traceback."""
+    def _try(self, run: Callable[[], Any], folder: Path) -> str:
+        """Runs something; returns why it failed, or "". A fault that is not the user's leaves its traceback."""
         try:
             with _quiet():
-                self.through.run(arguments)
+                run()
         except Interrupted:
             raise
         except (UserError, OSError) as error:
@@ -155,6 +159,19 @@ class Work:
     def _fail(self, place: Path, error: str) -> None:
         self.failures.append(f"{place}: {error}")
         self.console.print(f"{place} gave no result: {error}", style="red", markup=False, highlight=False)
+
+
+def _make_units(entry: Pretraining, out: Path) -> None:
+    """As `ssl-suite prepare units`, which finds what is made already."""
+    if not entry.units:
+        return
+    from ssl_suite.data.speech.prepare import Recipe, prepare_units
+
+    try:
+        recipe = Recipe(**entry.units)
+    except TypeError as error:
+        raise UserError(f"The units of {entry.name} are made by options of `prepare units`: {error}.") from None
+    prepare_units(recipe, out, labels=None, batch_seconds=120.0, workers=0)
 
 
 class Known:

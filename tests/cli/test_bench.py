@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from ssl_suite.bench import runner
 from ssl_suite.bench.outcome_files import read_outcomes
@@ -252,3 +253,25 @@ def test_an_edited_pretraining_recipe_pretrains_again(sources: dict[str, str], t
     assert weights() == first
     recipe.write_text(recipe.read_text().replace("0.15", "0.3"))
     assert weights()[0] != first[0]
+
+
+def test_units_are_made_before_an_encoder_learns_them(sources: dict[str, str], tmp_path: Path) -> None:
+    encoder = "{class_path: SpeechEncoder, init_args: {stack: 2, trunk: transformer, dim: 16, layers: 1, heads: 2}}"
+    hubert, probe, path = (tmp_path / f"{name}.yaml" for name in ("hubert", "probe", "bench"))
+    hubert.write_text(f"model: {{class_path: HuBERT, init_args: {{encoder: {encoder}}}}}\ndata: Speech\n")
+    probe.write_text("model: {class_path: Finetune, init_args: {task: Classify}}\ndata: Speech\n")
+    options = {"data.source": sources["speech"], "trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
+    made = {"config": [str(hubert)], "set": options, "units": {"source": sources["speech"], "units": 4}}
+    task = {"config": [str(probe)], "set": options | {"data.target": "language"}}
+    benchmark = {"name": "units", "seeds": [0], "encoders": {"HuBERT": made}, "tasks": {"language": task}}
+    for entry in (made, task):
+        entry["modality"] = "speech"
+    path.write_text(yaml.safe_dump(benchmark))
+    assert main(["bench", "-c", str(path), "--out", str(tmp_path / "out")]) == 0
+    (units,) = (tmp_path / "out/units").iterdir()
+    assert (units / "train.safetensors").is_file()
+    assert str(units) in (tmp_path / "out/pretrain/HuBERT/config.yaml").read_text()
+    assert "HuBERT" in {row.method for row in Store(tmp_path / "out/results.sqlite").rows()}
+    made["units"] = {"clusters": 4}
+    path.write_text(yaml.safe_dump(benchmark))
+    assert main(["bench", "-c", str(path), "--out", str(tmp_path / "out")]) != 0

@@ -67,6 +67,6 @@ class Container:
         try:
             for frame in self.opened.decode(self.stream):
                 for part in plain.resample(frame):
-                    yield part.to_ndarray().T
+                    yield part.to_ndarray().T.astype(np.float32, copy=False)
         except av.FFmpegError as error:
             raise ValueError(str(error)) from None
