@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -78,29 +79,36 @@ def figures_of(cells: Iterable[Cell]) -> dict[str, dict[tuple[str, str], float]]
     return {name: {key: mean(values) for key, values in figures.items()} for name, figures in found.items()}
 
 
-def superb_table(cells: Iterable[Cell]) -> Table:
-    """Our rows beside published ones, for a terminal.
+def superb_tables(cells: Iterable[Cell]) -> Iterator[Table]:
+    """Our rows and published ones, for a terminal of 80 columns.
 
     Raises:
         UserError: no result is of a task of `bench/superb`.
     """
-    from rich.table import Table
-
     ours = figures_of(cells)
     if not ours:
         names = ", ".join(dict.fromkeys(task for task, _ in METRICS))
         raise UserError(
             f"None of the results is of SUPERB's tasks ({names}); `ssl-suite bench -c bench/superb` runs them."
         )
-    quoted = {f"{row.name} (quoted)": row.figures for row in (FBANK, WAV2VEC2, HUBERT, WAVLM)}
-    rows = ours | quoted
+    for first in range(0, len(ours), 6):
+        yield _table("SUPERB", dict(islice(ours.items(), first, first + 6)))
+    yield _table("Published (quoted)", {row.name: row.figures for row in (FBANK, WAV2VEC2, HUBERT, WAVLM)})
+
+
+def _table(title: str, rows: Mapping[str, Figures]) -> Table:
+    from rich.table import Table
+
     caption = f"percent; superb_s {VERSION}: 0 is FBANK, 1000 is WavLM large, over the tasks there are"
-    table = Table("task", "metric", *rows, title="SUPERB", caption=caption, pad_edge=False)
+    table = Table(title=title, caption=caption, pad_edge=False)
+    table.add_column("task, metric", no_wrap=True)
+    for name in rows:
+        table.add_column(name, justify="right", min_width=6, overflow="fold")
     for key, sign in METRICS.items():
-        cells_of = [f"{found[key]:.2f}" if key in found else "–" for found in rows.values()]
-        table.add_row(key[0], f"{key[1]} {'↑' if sign > 0 else '↓'}", *cells_of)
+        figures = (f"{found[key]:.2f}" if key in found else "–" for found in rows.values())
+        table.add_row(f"{key[0]} {key[1]} {'↑' if sign > 0 else '↓'}", *figures)
     table.add_section()
-    table.add_row("superb_s", "↑", *(f"{score(found):.0f}" for found in rows.values()), style="bold")
-    means = [overall(found) for found in rows.values()]
-    table.add_row("mean of 11", "↑", *("–" if value is None else f"{value:.1f}" for value in means))
+    table.add_row("superb_s ↑", *(f"{score(found):.0f}" for found in rows.values()), style="bold")
+    means = (overall(found) for found in rows.values())
+    table.add_row("mean of 11 ↑", *("–" if value is None else f"{value:.1f}" for value in means))
     return table

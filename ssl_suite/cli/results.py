@@ -50,9 +50,9 @@ def command(arguments: list[str]) -> None:
 
     cells = summarise(everything, path.parent)
     if style == "superb":
-        from ssl_suite.bench.superb import superb_table
+        from ssl_suite.bench.superb import superb_tables
 
-        Console().print(superb_table(filter(shown, cells)))
+        Console().print(*superb_tables(filter(shown, cells)), sep="\n")
         return
     Console().print(format_table(cells, shown))
     for row in rows:

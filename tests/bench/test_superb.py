@@ -20,7 +20,7 @@ from ssl_suite.bench.superb import (
     figures_of,
     overall,
     score,
-    superb_table,
+    superb_tables,
 )
 from ssl_suite.cli import main
 from ssl_suite.core.errors import UserError
@@ -74,7 +74,7 @@ def test_folds_of_one_task_are_averaged(tmp_path) -> None:
 def test_results_of_other_tasks_are_refused_in_a_sentence(tmp_path) -> None:
     Store(tmp_path / "results.sqlite").add(over_seeds([0.9, 0.91]))
     with pytest.raises(UserError, match=r"None of the results is of SUPERB's tasks .*bench/superb"):
-        superb_table(summarise(Store(tmp_path / "results.sqlite").rows(), tmp_path))
+        next(superb_tables(summarise(Store(tmp_path / "results.sqlite").rows(), tmp_path)))
 
 
 def test_every_published_row_has_every_metric() -> None:
