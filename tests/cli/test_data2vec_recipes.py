@@ -32,3 +32,10 @@ def test_a_small_recipe_changes_sizes_and_keeps_the_objective(
     assert model.shared is shared
     assert model.encoder.modality == modality
     assert model.encoder.num_parameters() < 2_000_000
+
+
+def test_the_small_recipe_for_speech_takes_nothing_of_the_trunk_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Recipes are merged deeply: post-norm, dropped blocks and stacked convolutions once reached it unseen."""
+    options = printed(capsys, "speech/data2vec.yaml", "speech/data2vec_small.yaml")["model"]["init_args"]
+    wanted = {"norm": "pre", "layer_drop": 0.0, "normalize": False, "position_layers": 1, "positions": "rotary"}
+    assert {name: options["encoder"]["init_args"][name] for name in wanted} == wanted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
@@ -25,8 +24,7 @@ class BYOL(Method):
         hidden_dim: of projector and predictor; 4096 in the paper.
         projection_dim: width of the predicted embedding.
         momentum: of the teacher at the first and the last step, by a cosine between; .996 → 1 for 1000 epochs.
-        predictor_lr: the predictor's learning rate in multiples of the others'; 1 in the paper. One that lags lets the
-            features fall onto a few directions (Tian et al. 2021, arXiv:2102.06810): 10 in a short run.
+        predictor_lr: in multiples of the others' rate; 1 in the paper, 10 in a short run (see arXiv:2102.06810).
         optim: how weights are updated.
     """
 
@@ -44,8 +42,6 @@ class BYOL(Method):
         super().__init__(encoder, optim)
         within("hidden_dim", hidden_dim, low=1, whole=True)
         within("projection_dim", projection_dim, low=1, whole=True)
-        for i, share in enumerate(momentum):
-            within(f"momentum[{i}]", share, low=0, high=1)
         within("predictor_lr", predictor_lr, above=0)
         expect(self.encoder, "image", "BYOL")
         self.projector = BYOLProjectionHead(self.encoder.dim, hidden_dim, projection_dim)
@@ -65,8 +61,7 @@ class BYOL(Method):
         views = batch.view(0), batch.view(1)  # one forward each: their batch statistics must not mix
         features = [self.encoder(view).pooled for view in views]
         a, b = (self.predictor(self.projector(f)) for f in features)
-        with torch.no_grad():
-            target_a, target_b = (self.teacher_projector(self.teacher_encoder(view).pooled) for view in views)
+        target_a, target_b = (self.teacher_projector(self.teacher_encoder(view).pooled) for view in views)
         return StepOutput(regression(a, target_b) + regression(b, target_a), features=features[0])
 
 
