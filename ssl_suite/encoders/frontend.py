@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from ssl_suite.core.batch import SpeechBatch, lengths_to_mask
 from ssl_suite.core.check import one_of, within
+from ssl_suite.encoders.strided import convolve
 
 RATE, WINDOW, HOP = 16000, 400, 160
 """25 ms windows every 10 ms, as all log-mel upstreams of SUPERB."""
@@ -144,12 +146,12 @@ class Waveform(nn.Module):
         one_of("conv_norm", norm, ("layer", "group"))
         self.dim, self.normalize = channels, normalize
         widths = [1] + [channels] * len(self.kernels)
-        self.convolutions = nn.ModuleList(
+        self.convolutions: Sequence[nn.Conv1d] = nn.ModuleList(  # type: ignore[assignment]
             nn.Conv1d(i, o, k, s, bias=bias)
             for i, o, k, s in zip(widths[:-1], widths[1:], self.kernels, self.strides, strict=True)
         )
         for convolution in self.convolutions:
-            nn.init.kaiming_normal_(convolution.weight)  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(convolution.weight)
         self.grouped = norm == "group"
         self.norms = nn.ModuleList(
             [NormOverTime(channels)] if self.grouped else [nn.LayerNorm(channels) for _ in self.kernels]
@@ -168,23 +170,30 @@ class Waveform(nn.Module):
             real = lengths_to_mask(batch.lengths, wave.shape[1])
             wave = normalize_frames(wave[..., None], real, eps=1e-7).squeeze(-1)
         wave = F.pad(wave, (0, max(0, WINDOW - wave.shape[1])))
-        x = wave[:, None]
+        x = self.first(wave, self.frames(batch.lengths, 1))
         for i, convolution in enumerate(self.convolutions):
+            if i:
+                x = convolve(x, convolution)
             if not self.grouped:
-                x = self.norms[i](convolution(x).mT).mT  # (B, C, T_i)
-            elif i == 0:
-                x = self.norms[0](wave, self.frames(batch.lengths, 1), convolution)
-            else:
-                x = convolution(x)
-            x = F.gelu(x)
-        return x.mT, lengths_to_mask(self.frames(batch.lengths), x.shape[2])
+                x = self.norms[i](x)
+            x = F.gelu(x)  # (B, T_i, C)
+        return x, lengths_to_mask(self.frames(batch.lengths), x.shape[1])
+
+    def first(self, wave: Tensor, frames: Tensor) -> Tensor:
+        """(B, N) → (B, T_1, C), of which (B,) are real: a product with windows, normalised where that is over time."""
+        convolution = self.convolutions[0]
+        if self.grouped:
+            return self.norms[0](wave, frames, convolution)
+        windows = wave.unfold(1, self.kernels[0], self.strides[0])
+        x = torch.bmm(windows, convolution.weight[:, 0].T.expand(len(wave), -1, -1))
+        return x if convolution.bias is None else x + convolution.bias
 
 
 class NormOverTime(nn.Module):
     """Group norm of one channel a group behind a convolution of waveforms, over the real frames of each utterance.
 
     Such a convolution is linear in its window of K samples: mean w·μ and variance wᵀΣw of each channel follow from mean
-    and K × K covariance of the windows, and are in the weights before anything of (B, C, T) is made.
+    and K × K covariance of the windows, and are in the weights before anything of (B, T, C) is made.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -193,7 +202,7 @@ class NormOverTime(nn.Module):
         self.eps = eps
 
     def forward(self, wave: Tensor, frames: Tensor, convolution: nn.Conv1d) -> Tensor:
-        """(B, N) waveforms, of which (B,) frames are real → (B, C, T) the convolution's output, normalised."""
+        """(B, N) waveforms, of which (B,) frames are real → (B, T, C) the convolution's output, normalised."""
         windows = wave.unfold(1, *convolution.kernel_size, *convolution.stride)  # (B, T, K)
         real = lengths_to_mask(frames, windows.shape[1])[..., None]
         wide = torch.float32 if wave.device.type == "mps" else torch.float64  # wᵀΣw cancels where w is a high pass
@@ -208,4 +217,4 @@ class NormOverTime(nn.Module):
             if convolution.bias is not None:
                 shift = shift + 0 * convolution.bias  # it is in the mean too: no effect, and a gradient of 0
             scaled = scale[..., None] * weight  # (B, C, K)
-        return torch.baddbmm(shift[..., None].to(wave), scaled.to(wave), windows.mT)
+        return torch.baddbmm(shift[:, None].to(wave), windows, scaled.mT.to(wave))
