@@ -13,6 +13,7 @@ from ssl_suite.core.batch import IGNORE, SpeechBatch, lengths_to_mask
 from ssl_suite.core.method import Method
 from ssl_suite.core.optim import Optim
 from ssl_suite.encoders.speech import SpeechEncoder
+from ssl_suite.encoders.waves import Mixing
 from ssl_suite.methods.speech.best_rq import BestRQ
 from ssl_suite.methods.speech.cpc import CPC
 from ssl_suite.methods.speech.dinosr import DinoSR, SpidR
@@ -23,7 +24,7 @@ from ssl_suite.methods.speech.spans import Spans
 from ssl_suite.methods.speech.tera import TERA, Alteration
 from ssl_suite.methods.speech.vq_apc import VQAPC
 from ssl_suite.methods.speech.wav2vec2 import Wav2Vec2
-from ssl_suite.methods.speech.wavlm import Mixing, WavLM
+from ssl_suite.methods.speech.wavlm import WavLM
 
 ADAM = Optim("adamw", 1e-3)
 SHORT = Spans(0.5, 3, 1)

@@ -114,11 +114,13 @@ class SpeechBatch(Batch):
         wave: (B, N) float in [-1, 1], zero after each item's end.
         lengths: (B,) samples of each item.
         rate: samples a second.
+        added: what `DataModule.finish` has yet to mix in where it augments, (B, ·) each: noise, responses of rooms.
     """
 
     wave: Tensor
     lengths: Tensor
     rate: int = 16000
+    added: dict[str, Tensor] | None = None
 
 
 @dataclass(eq=False)

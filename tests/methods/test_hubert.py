@@ -15,10 +15,11 @@ from torchaudio.models.wav2vec2.components import LogitGenerator
 from ssl_suite.core.batch import IGNORE, SpeechBatch
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.random import item_seed
+from ssl_suite.encoders.waves import Mixing
 from ssl_suite.methods.speech.front_end import FrontEnd
 from ssl_suite.methods.speech.hubert import HuBERT
 from ssl_suite.methods.speech.spans import Spans
-from ssl_suite.methods.speech.wavlm import Mixing, WavLM
+from ssl_suite.methods.speech.wavlm import WavLM
 
 UNITS, LENGTHS = 7, [16000, 9000, 4000]
 

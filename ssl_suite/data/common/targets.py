@@ -72,7 +72,7 @@ class Targets:
         values = self.values(split)
         return values if self.kind.balanced else [0] * len(values)
 
-    def part(self, split: str, row: int, whole: int, start: int, size: int, stride: int) -> Any:
+    def part(self, split: str, row: int, whole: int, start: int, size: int, stride: int, speed: float = 1.0) -> Any:
         """The target of a part of a recording.
 
         Args:
@@ -82,6 +82,7 @@ class Targets:
             start: the first of the part.
             size: of the part, in samples.
             stride: samples a state of the encoder.
+            speed: at which the part is played.
 
         Raises:
             BadItem: a target along time is of another length than the recording.
@@ -90,7 +91,8 @@ class Targets:
         if not column.lasts(target, whole, stride):
             lasts = f"has {len(target):,}, but the audio {whole:,} samples, at {stride} a state"
             raise BadItem(f"{column.rows.where(row)}: {column.column!r} {lasts}; mend one of them.")
-        return column.cut(target, start, size, stride)
+        part = column.cut(target, start, size, stride)
+        return part if speed == 1 else column.played(part, speed)
 
     def expect_known(self, split: str) -> None:
         """Raises UserError at the first row of a split whose label cannot be learned."""
@@ -192,8 +194,11 @@ class SlotTargets:
     def strata(self, split: str) -> list[Hashable]:
         return list(zip(*(targets.strata(split) for targets in self.slots.values()), strict=True))
 
-    def part(self, split: str, row: int, whole: int, start: int, size: int, stride: int) -> dict[str, Tensor]:
-        return {slot: column.part(split, row, whole, start, size, stride) for slot, column in self.slots.items()}
+    def part(
+        self, split: str, row: int, whole: int, start: int, size: int, stride: int, speed: float = 1.0
+    ) -> dict[str, Tensor]:
+        part = (split, row, whole, start, size, stride, speed)
+        return {slot: column.part(*part) for slot, column in self.slots.items()}
 
     def expect_known(self, split: str) -> None:
         for targets in self.slots.values():

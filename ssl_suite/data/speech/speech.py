@@ -17,16 +17,16 @@ from ssl_suite.core.batch import SpeechBatch, Target, stacked
 from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import BadItem, UserError
-from ssl_suite.core.random import uniform
+from ssl_suite.core.random import item_seed, uniform
 from ssl_suite.core.sampler import bucketed_batches, budget_batches
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.kinds import KINDS
 from ssl_suite.data.common.source import FolderReader, Layouts, Rows
 from ssl_suite.data.common.source_data import SourceData
-from ssl_suite.data.speech.augment import Augment
+from ssl_suite.data.speech.augment import Augment, together
 from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.phones import Phones  # noqa: F401 - a kind of target that speech gives
-from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio
+from ssl_suite.data.speech.reading import RATE, duration, list_audio, load_audio, resampler
 from ssl_suite.data.speech.segments import Utterance, agree, cut, names, path_of, utterances
 from ssl_suite.data.speech.units import Units, open_units
 from ssl_suite.data.speech.waveform import Waveform  # noqa: F401 - a kind of target that speech gives
@@ -41,12 +41,13 @@ UNITS = "units"
 
 @dataclass
 class SpeechItem:
-    """One utterance: wave (N,) at 16 kHz, and where it belongs."""
+    """One utterance: wave (N,) at 16 kHz, where it belongs, and what is yet to be mixed into it."""
 
     index: int
     seed: int
     wave: Tensor
     target: Target | None
+    added: dict[str, Tensor] | None = None
 
 
 class Speech(SourceData):
@@ -65,8 +66,8 @@ class Speech(SourceData):
         labels: number of labelled training utterances to use.
         channel: of recordings that have several, counted from 0; None: their mean.
         units: folder that `ssl-suite prepare units` wrote: they are the target where a number for each state is asked.
-        augment: noise and rooms that are added to what is trained on, anew every epoch; frozen features of training are
-            then not kept.
+        augment: speed, voices, noise and rooms for what is trained on, anew every epoch; frozen features of training
+            are then not kept.
         clean: how transcripts are normalised, for learning and for scoring: lower case, marks kept or not, which
             characters stay beside letters and digits, and where the phones of words are looked up.
         max_seconds: longer ones are cropped while pretraining, at a place drawn anew every epoch; None keeps all.
@@ -218,24 +219,38 @@ class Speech(SourceData):
         return f"{super().fingerprint(split)}|{self.limit_seconds}{channel}"
 
     def train_batches(self, epoch: int) -> list[list[int]]:
-        lengths = self.lengths("train")
+        lengths = self._lengths_of(epoch)
         if self.train_budget is not None:
             return budget_batches(lengths, self.train_budget, run_seed(), epoch)
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
+
+    def _lengths_of(self, epoch: int) -> Sequence[float]:
+        """Seconds of each utterance of training, as it is read in this epoch."""
+        if (changes := self._changes) is None or not self.augment.changes_speed:
+            return self.lengths("train")
+        limit = self.max_seconds if self._crops else None
+        whole = [u.seconds for u in self._utterances["train"]] if self._crops else self.lengths("train")
+        speeds = [changes.speed(item_seed(run_seed(), epoch, i)) for i in range(len(whole))]
+        return [min(seconds / speed, limit or math.inf) for seconds, speed in zip(whole, speeds, strict=True)]
 
     @property
     def augments(self) -> bool:
         return self.augment.wanted
 
     def read_for_training(self, index: int, seed: int) -> SpeechItem:
-        item = self.read("train", index, seed)
-        return item if self._changes is None else replace(item, wave=self._changes(item.wave, seed))
+        if (changes := self._changes) is None:
+            return self.read("train", index, seed)
+        item = self._read("train", index, seed, changes.speed(seed))
+        return replace(item, added=changes.added(len(item.wave), seed))
 
     def read(self, split: str, index: int, seed: int) -> SpeechItem:
+        return self._read(split, index, seed)
+
+    def _read(self, split: str, index: int, seed: int, speed: float = 1.0) -> SpeechItem:
         long = self._crops and self.max_seconds is not None and self._utterances[split][index].seconds > LONG
         wave, start = torch.empty(0) if long else self._wave(split, index), 0
         whole = round(self._utterances[split][index].seconds * RATE) if long else len(wave)
-        if self._crops and self.max_seconds is not None and whole > (size := int(self.max_seconds * RATE)):
+        if self._crops and self.max_seconds is not None and whole > (size := int(self.max_seconds * RATE * speed)):
             start = int(uniform(torch.tensor([seed]), 1) * (whole - size))
             if self._cut_along:
                 start -= start % self._stride
@@ -243,7 +258,9 @@ class Speech(SourceData):
         target = None
         if self.has_targets(split):
             assert self.targets is not None
-            target = self.targets.part(split, index, whole, start, len(wave), self._stride)
+            target = self.targets.part(split, index, whole, start, len(wave), self._stride, speed)
+        if speed != 1:  # what were so many samples a second are played as 16,000
+            wave = resampler(round(speed * RATE))(wave)
         return SpeechItem(index, seed, wave, target)
 
     def _piece(self, split: str, index: int, start: int, size: int) -> Tensor:
@@ -269,6 +286,7 @@ class Speech(SourceData):
 
     def collate(self, items: list[SpeechItem]) -> SpeechBatch:
         targets = [i.target for i in items if i.target is not None]
+        added = [i.added for i in items if i.added is not None]
         return SpeechBatch(
             torch.tensor([i.index for i in items]),
             torch.tensor([i.seed for i in items]),
@@ -276,7 +294,13 @@ class Speech(SourceData):
             pad_sequence([i.wave for i in items], batch_first=True),
             torch.tensor([len(i.wave) for i in items]),
             RATE,
+            together(added) if added else None,
         )
+
+    def finish(self, batch: Any) -> Any:
+        """Noise, rooms and other voices, where it was read for training."""
+        changed = self._changes is not None and isinstance(batch, SpeechBatch) and batch.added is not None
+        return self._changes.finish(batch) if self._changes and changed else batch
 
 
 def _expect_agreement(where: str, claim: float, lasts: float, limit: float = math.inf) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ssl_suite.data.common.kinds import TargetKind
-from ssl_suite.data.speech.reading import load_audio
+from ssl_suite.data.speech.reading import RATE, load_audio, resampler
 from ssl_suite.data.speech.segments import Utterance, utterances
 
 
@@ -33,3 +33,6 @@ class Waveform(TargetKind):
 
     def cut(self, target: Tensor, start: int, size: int, stride: int) -> Tensor:
         return target[start : start + size]
+
+    def played(self, target: Tensor, speed: float) -> Tensor:
+        return resampler(round(speed * RATE))(target)

@@ -24,7 +24,7 @@ class MultiFrames(TargetKind):
     name = "multi_frames"
     modalities = ("speech",)
     along = True
-    lasts, cut = Frames.lasts, Frames.cut
+    lasts, cut, played = Frames.lasts, Frames.cut, Frames.played
 
     def read(self) -> list[Any]:
         wanted = "a list with a list of labels for each state of the encoder"
