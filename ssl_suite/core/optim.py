@@ -18,7 +18,7 @@ from ssl_suite.core.muon import MuonAdamW
 
 Name = Literal["adamw", "adam", "sgd", "lars", "muon"]
 LrScale = Literal["none", "linear", "sqrt"]
-Schedule = Literal["cosine", "linear", "constant"]
+Schedule = Literal["cosine", "linear", "constant", "stable"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class Optim:
         momentum: of sgd and lars; Muon's is 0.95.
         betas: of Adam, beside Muon too.
         eps: of Adam.
-        schedule: cosine or linear decay to `final_lr`, or constant, after the warm-up.
+        schedule: after the warm-up, cosine or linear decay to `final_lr`; constant; or stable: constant, at the end by
+            1 − √ to `final_lr` (warm-up–stable–decay, arXiv:2405.18392, section 4).
         warmup_epochs: linear warm-up, in epochs (a fraction is fine).
         warmup_steps: linear warm-up, in optimizer steps; used when `warmup_epochs` is 0.
         warmup_ratio: linear warm-up, as a share of all steps; used when both others are 0.
+        decay_ratio: of stable: share of all steps that the decay takes, the last ones.
         final_lr: the last learning rate as a share of the first.
         layer_decay: fine-tuning only: the learning rate falls by this factor a layer towards the input.
         final_weight_decay: where it has moved by a cosine at the last step (DINO, arXiv:2104.14294); None: it stays.
@@ -54,6 +56,7 @@ class Optim:
     warmup_epochs: float = 0.0
     warmup_steps: int = 0
     warmup_ratio: float = 0.0
+    decay_ratio: float = 0.1
     final_lr: float = 0.0
     layer_decay: float = 1.0
     final_weight_decay: float | None = None
@@ -72,6 +75,7 @@ class Optim:
             within(f"optim.betas[{i}]", beta, low=0, below=1)
         within("optim.eps", self.eps, above=0)
         within("optim.warmup_ratio", self.warmup_ratio, low=0, high=1)
+        within("optim.decay_ratio", self.decay_ratio, above=0, high=1)
         within("optim.final_lr", self.final_lr, low=0, high=1)
         within("optim.layer_decay", self.layer_decay, above=0, high=1)
 
@@ -133,7 +137,13 @@ def lr_factor(optim: Optim, total_steps: int, steps_per_epoch: float) -> Callabl
         if step < warmup:
             return (step + 1) / warmup
         done = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        shape = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[optim.schedule]
+        cooled = min(1.0, max(0.0, 1 - (total_steps - step) / max(1, optim.decay_ratio * total_steps)))
+        shape = {
+            "cosine": (1 + math.cos(math.pi * done)) / 2,
+            "linear": 1 - done,
+            "constant": 1.0,
+            "stable": 1 - math.sqrt(cooled),
+        }[optim.schedule]
         return optim.final_lr + (1 - optim.final_lr) * shape
 
     return factor

@@ -13,6 +13,26 @@ from ssl_suite.core.encoder import Tokens
 from ssl_suite.core.errors import UserError
 
 
+def rotate(x: Tensor, start: int, places: Tensor | None = None, base: float = 1e4) -> Tensor:
+    """Rotary positions on (B, H, T, d): pairs (i, i + d/2) turn by t · base^(−2i/d).
+
+    Scores depend on distances only, so packed documents that see none but themselves need no restart.
+
+    Args:
+        x: queries or keys.
+        start: t of the first.
+        places: (B, T), the t of each, where they do not follow one another.
+        base: the greater, the slower they turn.
+    """
+    half = x.shape[-1] // 2
+    frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    follow = torch.arange(start, start + x.shape[2], device=x.device, dtype=torch.float32)
+    angle = (follow if places is None else places[:, None].float())[..., None] * frequency  # (T or B, 1, T; d/2)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
 class TapNormConv1d(nn.Conv1d):
     """A convolution over time whose weight has a length of its own at each tap: weight norm (arXiv:1602.07868)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,15 +14,8 @@ from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.likelihood import token_log_likelihoods
-from ssl_suite.encoders.transformer import (
-    Dropout,
-    KVCache,
-    Places,
-    Transformer,
-    TrunkConfig,
-    init_weights,
-    positions_within,
-)
+from ssl_suite.encoders.masks import positions_within
+from ssl_suite.encoders.transformer import Dropout, KVCache, Places, Transformer, TrunkConfig, init_weights
 
 
 class TextEncoder(Encoder):
@@ -44,6 +38,17 @@ class TextEncoder(Encoder):
         pool: `mean` over tokens, `cls` (first), or `last` (last real one, for causal trunks).
         shared: one block applied `layers` times (ALBERT).
         embedding_dim: width of the embeddings, mapped to `dim` by a linear layer (ALBERT, ELECTRA); None for `dim`.
+        embedding_norm: whether a norm follows the embeddings; default: in post-norm trunks. In a pre-norm trunk it
+            stands for that of the first attention (ModernBERT, arXiv:2412.13663, section 2.1.1).
+        bias: whether linear layers and norms add one.
+        rms_norm: norms divide by the root mean square alone.
+        rotary_base: of rotary positions: the greater, the slower they turn.
+        local_rotary_base: of those in local layers.
+        attention: full; local, `window` positions on each side, but all in every `global_every`th layer (ModernBERT);
+            blocks of `window` positions, `random_blocks` of them drawn (BigBird, arXiv:2007.14062).
+        window: see `attention`.
+        global_every: see `attention`.
+        random_blocks: see `attention`.
     """
 
     modality = "text"
@@ -66,6 +71,15 @@ class TextEncoder(Encoder):
         pool: Literal["mean", "cls", "last"] = "mean",
         shared: bool = False,
         embedding_dim: int | None = None,
+        embedding_norm: bool | None = None,
+        bias: bool = True,
+        rms_norm: bool = False,
+        rotary_base: float = 1e4,
+        local_rotary_base: float = 1e4,
+        attention: Literal["full", "local", "blocks"] = "full",
+        window: int = 64,
+        global_every: int = 3,
+        random_blocks: int = 3,
     ) -> None:
         super().__init__()
         if causal and embedding_dim:
@@ -75,14 +89,36 @@ class TextEncoder(Encoder):
         within("segments", segments, low=0, whole=True)
         if embedding_dim is not None:
             within("embedding_dim", embedding_dim, low=1, whole=True)
-        trunk = TrunkConfig(dim, layers, heads, causal, norm, positions, activation, ffn, dropout, eps, shared)
+        embedding_norm = norm == "post" if embedding_norm is None else embedding_norm
+        trunk = TrunkConfig(
+            dim,
+            layers,
+            heads,
+            causal,
+            norm,
+            positions,
+            activation,
+            ffn,
+            dropout,
+            eps,
+            shared,
+            attention=attention,
+            window=window,
+            global_every=global_every,
+            random_blocks=random_blocks,
+            rotary_base=rotary_base,
+            local_rotary_base=local_rotary_base,
+            bias=bias,
+            rms_norm=rms_norm,
+            normed=embedding_norm and norm == "pre" and not embedding_dim,
+        )
         width = embedding_dim or dim
         self.dim, self.num_states, self.max_length, self.pool = dim, layers + 1, max_length, pool
         self.tokens = nn.Embedding(vocab_size, width)
         self.positions = nn.Embedding(max_length, width) if positions == "learned" else None
         self.longest = max_length if positions == "learned" else None
         self.segments = nn.Embedding(segments, width) if segments else None
-        self.embedding_norm = nn.LayerNorm(width, eps) if norm == "post" else nn.Identity()
+        self.embedding_norm = replace(trunk, dim=width, heads=1).norm_layer() if embedding_norm else nn.Identity()
         self.project = nn.Linear(embedding_dim, dim) if embedding_dim else None
         self.dropout = Dropout(dropout)
         self.class_token = not causal

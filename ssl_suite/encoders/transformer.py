@@ -11,10 +11,14 @@ from torch.nn import functional as F
 
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
-from ssl_suite.encoders.positions import BiasGate, RelativeBias
+from ssl_suite.encoders.masks import AttentionMask
+from ssl_suite.encoders.positions import BiasGate, RelativeBias, rotate
+from ssl_suite.encoders.sparse import BlockMask, band, big_bird, near
 
 Places = tuple[Tensor, ...]
 """Rows and positions of M chosen states, as `nonzero(as_tuple=True)` gives them."""
+Mask = Tensor | BlockMask | None
+"""What the queries of a layer see: all pairs (True = seen), or by blocks; None for what the trunk's kind says."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,18 @@ class TrunkConfig:
         layer_drop: how often a block is passed by while it trains (arXiv:1909.11556).
         buckets: of the gated relative bias, see `RelativeBias`; 0: there is none.
         reach: of that bias.
+        attention: what a position sees: full, all; local, those at most `window` away, but all in every
+            `global_every`th layer, the first among them (ModernBERT, arXiv:2412.13663, section 2.1.2); blocks, those of
+            a few blocks of `window` positions (BigBird, arXiv:2007.14062): the row's first and last, three around it
+            and `random_blocks` drawn ones. Local layers and blocks cost time linear in the length.
+        window: of local and blocks.
+        global_every: of local.
+        random_blocks: of blocks.
+        rotary_base: of rotary positions, see `rotate`.
+        local_rotary_base: of those in local layers.
+        bias: whether linear layers and layer norms add one.
+        rms_norm: norms divide by the root mean square alone (arXiv:1910.07467).
+        normed: what comes in is normalised: the first block of a pre-norm trunk has no norm before its attention.
     """
 
     dim: int
@@ -53,6 +69,15 @@ class TrunkConfig:
     layer_drop: float = 0.0
     buckets: int = 0
     reach: int = 800
+    attention: Literal["full", "local", "blocks"] = "full"
+    window: int = 64
+    global_every: int = 3
+    random_blocks: int = 3
+    rotary_base: float = 1e4
+    local_rotary_base: float = 1e4
+    bias: bool = True
+    rms_norm: bool = False
+    normed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "heads", "ffn"):
@@ -66,49 +91,31 @@ class TrunkConfig:
             raise UserError(f"heads ({self.heads}) must divide dim ({self.dim}).")
         if self.buckets and self.causal:
             raise UserError("A relative bias (buckets) is for trunks that see both sides; leave causal false.")
+        for name, low in (("window", 1), ("global_every", 1), ("random_blocks", 0)):
+            within(name, getattr(self, name), low=low, whole=True)
+        for name in ("rotary_base", "local_rotary_base"):
+            within(name, getattr(self, name), above=1)
+        if self.attention != "full" and (self.causal or self.buckets):
+            has = "is causal" if self.causal else "has a relative bias (buckets)"
+            raise UserError(
+                f"attention: {self.attention} is for trunks that see both sides by dots alone; this one {has}."
+            )
 
+    @property
+    def gated(self) -> bool:
+        return self.activation in ("geglu", "swiglu")
 
-@dataclass(frozen=True, eq=False)
-class AttentionMask:
-    """Who sees whom: a token sees real tokens of its own document, and under `causal` none that comes later.
+    @property
+    def hidden(self) -> int:
+        """Width of the feed-forward layer."""
+        return self.ffn or (int(self.dim * 8 / 3) if self.gated else 4 * self.dim)
 
-    Args:
-        causal: position t sees positions ≤ t only.
-        real: (B, T) True = a real token; None where all are.
-        documents: (B, T) which document of its row a token belongs to; None where each row is one.
-    """
+    def sees_all(self, layer: int) -> bool:
+        """Whether every position of a layer may see every other."""
+        return self.attention == "full" or (self.attention == "local" and layer % self.global_every == 0)
 
-    causal: bool = False
-    real: Tensor | None = None
-    documents: Tensor | None = None
-
-    def tensor(self) -> Tensor | None:
-        """(B, 1, T or 1, T) bool for SDPA, True = seen, or None where the kernel's own flag says it all.
-
-        Every token, padding too, sees something: a softmax over nothing would be NaN, and spread.
-        """
-        if self.real is None and self.documents is None:
-            return None
-        if self.documents is None and not self.causal:
-            assert self.real is not None
-            return (self.real | ~self.real.any(1, keepdim=True))[:, None, None, :]
-        like = self.real if self.real is not None else self.documents
-        assert like is not None
-        own = torch.eye(like.shape[1], dtype=torch.bool, device=like.device)
-        seen = torch.ones_like(own).tril() if self.causal else torch.ones_like(own)  # (T, T) query × key
-        if self.documents is not None:
-            seen = seen & (self.documents[:, :, None] == self.documents[:, None, :])
-        if self.real is not None:
-            seen = seen & self.real[:, None, :]
-        return (seen | own)[:, None]
-
-
-def positions_within(documents: Tensor) -> Tensor:
-    """(B, T) document numbers → (B, T) positions, from 0 again in each document."""
-    t = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    first = torch.ones_like(documents, dtype=torch.bool)
-    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return t - (t * first).cummax(1).values
+    def norm_layer(self) -> nn.Module:
+        return nn.RMSNorm(self.dim, self.eps) if self.rms_norm else nn.LayerNorm(self.dim, self.eps, bias=self.bias)
 
 
 class KVCache:
@@ -134,38 +141,19 @@ class KVCache:
         return self.layers[layer]
 
 
-def rotate(x: Tensor, start: int, places: Tensor | None = None) -> Tensor:
-    """Rotary positions on (B, H, T, d): pairs (i, i + d/2) turn by t · 10000^(−2i/d).
-
-    Scores depend on distances only, so packed documents that see none but themselves need no restart.
-
-    Args:
-        x: queries or keys.
-        start: t of the first.
-        places: (B, T), the t of each, where they do not follow one another.
-    """
-    half = x.shape[-1] // 2
-    frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    follow = torch.arange(start, start + x.shape[2], device=x.device, dtype=torch.float32)
-    angle = (follow if places is None else places[:, None].float())[..., None] * frequency  # (T or B, 1, T; d/2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
     def __init__(self, c: TrunkConfig) -> None:
         super().__init__()
-        self.heads, self.causal, self.rotary = c.heads, c.causal, c.positions == "rotary"
-        self.qkv, self.out = nn.Linear(c.dim, 3 * c.dim), nn.Linear(c.dim, c.dim)
+        self.heads, self.causal, self.rotary, self.config = c.heads, c.causal, c.positions == "rotary", c
+        self.qkv, self.out = nn.Linear(c.dim, 3 * c.dim, c.bias), nn.Linear(c.dim, c.dim, c.bias)
         self.gate = BiasGate(c.dim, c.heads) if c.buckets else None
 
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Mask,
         cache: KVCache | None = None,
         layer: int = 0,
         at: Places | None = None,
@@ -176,7 +164,9 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         start = cache.seen(layer) if cache is not None else 0
         if self.rotary:
-            q, k = rotate(q, start, places), rotate(k, start, places)
+            c = self.config
+            base = c.rotary_base if c.sees_all(layer) else c.local_rotary_base
+            q, k = rotate(q, start, places, base), rotate(k, start, places, base)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         causal = self.causal and mask is None and t > 1
@@ -184,8 +174,12 @@ class Attention(nn.Module):
             mask, causal = torch.ones(t, start + t, dtype=torch.bool, device=x.device).tril(start), False
         if self.gate is not None and bias is not None:
             logits = self.gate(x, bias).to(q)
+            assert not isinstance(mask, BlockMask), "TrunkConfig refuses it"
             mask = logits if mask is None else logits.masked_fill(~mask, -torch.inf)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        if isinstance(mask, BlockMask):
+            y = mask.attend(q, k, v)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         y = y.transpose(1, 2).reshape(b, t, d)
         return self.out(y if at is None else y[at])
 
@@ -215,9 +209,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, c: TrunkConfig) -> None:
         super().__init__()
-        self.gated = c.activation in ("geglu", "swiglu")
-        hidden = c.ffn or (int(c.dim * 8 / 3) if self.gated else 4 * c.dim)
-        self.up, self.down = nn.Linear(c.dim, 2 * hidden if self.gated else hidden), nn.Linear(hidden, c.dim)
+        self.gated = c.gated
+        self.up = nn.Linear(c.dim, 2 * c.hidden if c.gated else c.hidden, c.bias)
+        self.down = nn.Linear(c.hidden, c.dim, c.bias)
         self.activation = {"swiglu": nn.SiLU(), "gelu_tanh": nn.GELU("tanh")}.get(c.activation, nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,17 +227,18 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each on a residual branch."""
 
-    def __init__(self, c: TrunkConfig) -> None:
+    def __init__(self, c: TrunkConfig, first: bool = False) -> None:
         super().__init__()
         self.pre = c.norm == "pre"
         self.attention, self.feed_forward = Attention(c), FeedForward(c)
-        self.norm1, self.norm2 = nn.LayerNorm(c.dim, c.eps), nn.LayerNorm(c.dim, c.eps)
+        self.norm1 = nn.Identity() if first and c.normed else c.norm_layer()
+        self.norm2 = c.norm_layer()
         self.dropout = Dropout(c.dropout)
 
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        mask: Mask,
         cache: KVCache | None = None,
         layer: int = 0,
         at: Places | None = None,
@@ -269,8 +264,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         blocks = min(1, config.layers) if config.shared else config.layers
-        self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
-        self.norm = nn.LayerNorm(config.dim, config.eps) if config.norm == "pre" else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config, first=i == 0) for i in range(blocks))
+        self.norm = config.norm_layer() if config.norm == "pre" else nn.Identity()
         self.bias = RelativeBias(config.heads, config.buckets, config.reach) if config.buckets else None
         self.apply(init_weights)
         for name, weight in self.named_parameters():
@@ -300,15 +295,36 @@ class Transformer(nn.Module):
             layers + 1 tensors (B, T, D): the input, the output of each block; the last one normalised, and (M, D)
             where `at` is given.
         """
-        seen = AttentionMask(self.config.causal, mask, documents).tensor()
+        seen = self.masks(AttentionMask(self.config.causal, mask, documents), x, places)
         bias = self.distances(x, places)
         states, last = [x], self.config.layers - 1
         for i in range(self.config.layers):
             here = at if i == last else None
-            y = self.blocks[i % len(self.blocks)](states[-1], seen, cache, i, here, places, bias)
+            y = self.blocks[i % len(self.blocks)](states[-1], seen[i], cache, i, here, places, bias)
             states.append(self.dropped(states[-1] if here is None else states[-1][here], y))
         states[-1] = self.norm(states[-1])
         return tuple(states)
+
+    def masks(self, row: AttentionMask, x: Tensor, places: Tensor | None) -> list[Mask]:
+        """What each layer sees of (B, T, D), by blocks where that is less than all.
+
+        Raises:
+            UserError: only some of the positions are there, and blocks would have to be of all.
+        """
+        c, layers, t = self.config, range(self.config.layers), x.shape[1]
+        if c.attention == "blocks":
+            if places is not None:
+                raise UserError("attention: blocks reads every position; it cannot encode the visible ones alone.")
+            if t > (5 + c.random_blocks) * c.window:
+                return [big_bird(row, t, c.heads, c.window, c.random_blocks, i, x.device) for i in layers]
+        whole = row.tensor()
+        if c.attention != "local":
+            return [whole] * c.layers
+        if places is None and t > 3 * c.window:
+            local: Mask = near(row, t, c.window, x.device)
+        else:
+            local = band(whole, torch.arange(t, device=x.device)[None] if places is None else places, c.window)
+        return [whole if c.sees_all(i) else local for i in layers]
 
     def distances(self, x: Tensor, places: Tensor | None) -> Tensor | None:
         """(1 or B, H, T, T) what the blocks gate, or None where the trunk has no relative bias."""

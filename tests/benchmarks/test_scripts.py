@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+SPARSE = [f"blocks-{length}" for length in (512, 1024, 2048, 4096, 8192)]
+SPARSE += ["window-4096", "step-blocks-4096", "step-local-4096"]
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
     [
         ("text", ["masked-lm", "causal-lm"], ["transformers", "accelerate"]),
         ("mixed_length", ["padding", "trainer-padding", "trainer-buckets"], ["transformers", "accelerate"]),
+        ("sparse", SPARSE, []),
         ("tokenise", ["first-run", "second-run", "disk"], ["transformers"]),
         ("cola", ["cola"], ["transformers", "accelerate"]),
         ("image", ["simclr", "augmentation", "cutting"], []),

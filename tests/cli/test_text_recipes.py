@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from cli_recipes import printed
 
+from ssl_suite.encoders.text import TextEncoder
+
 RECIPES = [
     "bert",
     "roberta",
@@ -14,7 +16,10 @@ RECIPES = [
     "elmo",
     "gpt",
     "albert",
+    "modernbert",
+    "bigbird",
 ]
+SMALL = ["modernbert", "bigbird"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -29,3 +34,18 @@ def test_each_recipe_parses_and_shrinks_to_the_smoke_size(name: str, capsys: pyt
     assert after["init_args"]["dim"] == 192
     assert before["init_args"]["vocab_size"] >= full["data"]["init_args"].get("vocab_size", 0)
     assert small["trainer"]["max_steps"] == 60
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_recipe_keeps_the_objective_and_who_sees_whom(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    full = printed(capsys, f"text/{name}.yaml")["model"]
+    small = printed(capsys, f"text/{name}.yaml", f"text/{name}_small.yaml")["model"]
+    assert small["class_path"] == full["class_path"]
+    sizes = {"encoder", "optim"}
+    before, after = full["init_args"], small["init_args"]
+    assert {k: v for k, v in before.items() if k not in sizes} == {k: v for k, v in after.items() if k not in sizes}
+    assert before["optim"]["schedule"] == after["optim"]["schedule"]
+    encoder = TextEncoder(**after["encoder"]["init_args"])
+    assert encoder.num_parameters() < 2_000_000
+    kept = ("attention", "activation", "bias", "embedding_norm", "causal")
+    assert [after["encoder"]["init_args"][k] for k in kept] == [before["encoder"]["init_args"][k] for k in kept]

@@ -81,6 +81,14 @@ def test_schedule_follows_its_formula(schedule: str, final: float) -> None:
     assert values == sorted(values, reverse=True)
 
 
+def test_the_stable_schedule_stays_at_its_rate_and_falls_by_one_minus_the_root() -> None:
+    factor = lr_factor(Optim(schedule="stable", warmup_steps=10, decay_ratio=0.2, final_lr=0.1), 100, 20)
+    assert factor(4) == pytest.approx(0.5)
+    assert [factor(step) for step in range(9, 81)] == [1.0] * 72
+    assert factor(85) == pytest.approx(0.1 + 0.9 * (1 - math.sqrt(5 / 20)))
+    assert factor(100) == factor(999) == pytest.approx(0.1)
+
+
 def test_warmup_may_be_given_in_epochs_steps_or_a_share() -> None:
     assert Optim(warmup_epochs=2.5).warmup(1000, 40) == 100
     assert Optim(warmup_steps=30, warmup_ratio=0.5).warmup(1000, 40) == 30

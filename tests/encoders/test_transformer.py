@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ssl_suite.core.batch import lengths_to_mask
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.masks import AttentionMask
+from ssl_suite.encoders.positions import rotate
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.transformer import Attention, AttentionMask, Dropout, KVCache, Transformer, TrunkConfig, rotate
+from ssl_suite.encoders.transformer import Attention, Dropout, KVCache, Transformer, TrunkConfig
 
 
 def naive_attention(attention: Attention, x: Tensor, mask: Tensor | None) -> Tensor:

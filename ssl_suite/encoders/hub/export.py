@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
@@ -20,6 +20,7 @@ from ssl_suite.encoders.hub.families import (
     ELECTRA,
     FAMILIES,
     GPT2,
+    MODERNBERT,
     POSITIONS_BEFORE,
     ROBERTA,
     Family,
@@ -34,6 +35,8 @@ from ssl_suite.encoders.tokenizer import ROLES, token_id
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
 """Ours → theirs."""
+PLAIN = {"shared": False, "attention": "full", "bias": True, "rms_norm": False}
+"""What a family is that does not say otherwise."""
 
 
 def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) -> Family:
@@ -42,8 +45,8 @@ def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) ->
     Args:
         encoder: one that one of the `FAMILIES` or `SPEECH_FAMILIES` can express.
         folder: to write; must be new or empty.
-        family: bert, roberta, albert, electra or gpt2; wav2vec2, hubert, wavlm or data2vec-audio; by default
-            what the encoder looks like.
+        family: bert, roberta, albert, electra, modernbert or gpt2; wav2vec2, hubert, wavlm or data2vec-audio; by
+            default what the encoder looks like.
 
     Returns:
         The family it was written as.
@@ -85,7 +88,7 @@ def write_text(encoder: TextEncoder, family: Family, folder: Path) -> None:
     config = json.dumps(write_config(encoder, family, heads, vocabulary), indent=2)
     (folder / "config.json").write_text(config, encoding="utf-8")
     if encoder.tokenizer is not None:
-        segments = family not in (ROBERTA, GPT2)
+        segments = family not in (ROBERTA, GPT2, MODERNBERT)
         write_tokenizer(encoder.tokenizer, folder, encoder.max_length, family is GPT2, segments)
 
 
@@ -94,6 +97,8 @@ def family_of(encoder: TextEncoder) -> Family:
     config = encoder.trunk.config
     if config.causal:
         return GPT2
+    if config.attention == "local":
+        return MODERNBERT
     if config.shared:
         return ALBERT
     if encoder.project is not None or "discriminator.dense.weight" in encoder.heads:
@@ -105,15 +110,17 @@ def family_of(encoder: TextEncoder) -> Family:
 def check_expressible(encoder: TextEncoder, family: Family) -> None:
     """Raises UserError naming all that a family cannot say of this encoder."""
     trunk = encoder.trunk.config
-    wanted = {"shared": False} | family.fixed
-    wrong = [f"{k}: {getattr(trunk, k)} (not {v})" for k, v in wanted.items() if getattr(trunk, k) != v]
-    if trunk.activation not in ([family.activation] if family.activation else ACTIVATIONS):
+    has = vars(trunk) | {"embedding_norm": not isinstance(encoder.embedding_norm, nn.Identity)}
+    wanted = PLAIN | {"embedding_norm": trunk.norm == "post"} | family.fixed
+    wrong = [f"{k}: {has[k]} (not {v})" for k, v in wanted.items() if has[k] != v]
+    activations = [family.activation] if family.activation else ACTIVATIONS
+    if "activation" not in family.fixed and trunk.activation not in activations:
         wrong.append(f"activation: {trunk.activation}")
     width = encoder.config.get("embedding_dim")
     if family.mapped not in (None, width is not None) or (family is ELECTRA and width == encoder.dim):
         wrong.append(f"embedding_dim: {width}")
-    if encoder.segments is not None and family is GPT2:
-        wrong.append("segments (GPT-2 has none)")
+    if encoder.segments is not None and "segments.weight" not in family.tensors:
+        wrong.append("segments (it has none)")
     if wrong:
         raise UserError(f"transformers' {family.model_type} cannot express this encoder: {'; '.join(wrong)}.")
 
@@ -155,17 +162,12 @@ def segment_types(encoder: TextEncoder, family: Family) -> int:
 def write_config(encoder: TextEncoder, family: Family, heads: list[str], vocabulary: int) -> dict[str, Any]:
     """What config.json says."""
     trunk = encoder.trunk.config
-    ours = {
+    ours = vars(trunk) | {
         "vocab_size": vocabulary,
-        "dim": trunk.dim,
-        "layers": trunk.layers,
-        "heads": trunk.heads,
         "max_length": encoder.max_length,
-        "ffn": trunk.ffn or 4 * trunk.dim,
-        "dropout": trunk.dropout,
-        "eps": trunk.eps,
+        "ffn": trunk.hidden,
         "segments": segment_types(encoder, family),
-        "activation": ACTIVATIONS[trunk.activation],
+        "activation": ACTIVATIONS.get(trunk.activation, "gelu"),
         "embedding_dim": encoder.tokens.embedding_dim,
     }
     tokenizer = encoder.tokenizer
@@ -185,4 +187,4 @@ def write_config(encoder: TextEncoder, family: Family, heads: list[str], vocabul
         before = len(positions_before(encoder))
         config["max_position_embeddings"] += before
         config["pad_token_id"] = before - 1
-    return config
+    return family.nested(config)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ssl_suite.encoders.hub.modernbert import flat_modernbert, nested_modernbert
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_python": "gelu"}
 """Theirs → ours; transformers' other names are not in these families."""
@@ -39,6 +41,9 @@ class Family:
         dropouts: their further dropout rates; ours is one.
         activation: the only one allowed where a head has its own, whatever the config says.
         mapped: whether embeddings are mapped to the trunk's width; None for either.
+        biased: whether linear layers and norms have biases; a vocabulary's own bias is apart.
+        flat: makes their configuration one of `keys`, where some value of ours is not under a key of its own.
+        nested: makes a configuration of `keys` theirs again.
     """
 
     model_type: str
@@ -58,6 +63,9 @@ class Family:
     transposed: bool = False
     activation: str | None = None
     mapped: bool | None = False
+    biased: bool = True
+    flat: Callable[[dict[str, Any], str], dict[str, Any]] = lambda config, source: config
+    nested: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
 
 
 @dataclass(frozen=True)
@@ -83,28 +91,31 @@ def trunk_counterparts(family: Family, layers: int) -> Iterator[Counterpart]:
     for ours, theirs in family.tensors.items():
         yield Counterpart(ours, (theirs,))
     for ours, theirs in family.modules.items():
-        yield from _both(ours, theirs)
+        yield from _both(ours, theirs, biased=family.biased)
     for i in range(layers):
         block = family.block.format(i=i)
-        for kind in ("weight", "bias"):
+        for kind in ("weight", "bias")[: 1 + family.biased]:
             names = tuple(f"{block}.{name}.{kind}" for name in family.qkv)
             yield Counterpart(f"trunk.blocks.{i}.attention.qkv.{kind}", names, family.transposed and kind == "weight")
         for ours, theirs in family.inner.items():
             linear = not ours.startswith("norm")
-            yield from _both(f"trunk.blocks.{i}.{ours}", f"{block}.{theirs}", family.transposed and linear)
+            transposed = family.transposed and linear
+            yield from _both(f"trunk.blocks.{i}.{ours}", f"{block}.{theirs}", transposed, family.biased)
 
 
 def head_counterparts(family: Family, head: str) -> list[Counterpart]:
     """Every tensor of one head."""
     entries: list[Counterpart] = []
     for ours, theirs in family.heads[head].items():
-        entries += [Counterpart(f"{head}.bias", (theirs,))] if ours == "bias" else _both(f"{head}.{ours}", theirs)
+        both = _both(f"{head}.{ours}", theirs, biased=family.biased)
+        entries += [Counterpart(f"{head}.bias", (theirs,))] if ours == "bias" else both
     return entries
 
 
-def _both(ours: str, theirs: str, transposed: bool = False) -> Iterator[Counterpart]:
+def _both(ours: str, theirs: str, transposed: bool = False, biased: bool = True) -> Iterator[Counterpart]:
     yield Counterpart(f"{ours}.weight", (f"{theirs}.weight",), transposed)
-    yield Counterpart(f"{ours}.bias", (f"{theirs}.bias",))
+    if biased:
+        yield Counterpart(f"{ours}.bias", (f"{theirs}.bias",))
 
 
 BERT_KEYS: dict[str, tuple[str, Any]] = {
@@ -295,6 +306,64 @@ GPT2 = Family(
     transposed=True,
 )
 
-FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ALBERT, ELECTRA, GPT2)}
+MODERNBERT = Family(
+    model_type="modernbert",
+    prefix="model.",
+    keys={
+        "vocab_size": ("vocab_size", 50368),
+        "dim": ("hidden_size", 768),
+        "layers": ("num_hidden_layers", 22),
+        "heads": ("num_attention_heads", 12),
+        "max_length": ("max_position_embeddings", 8192),
+        "ffn": ("intermediate_size", 1152),
+        "dropout": ("mlp_dropout", 0.0),
+        "eps": ("norm_eps", 1e-5),
+        "activation": ("hidden_activation", "gelu"),
+        "window": ("half_window", 64),
+        "global_every": ("global_attn_every_n_layers", 3),
+        "rotary_base": ("global_rope_theta", 160000.0),
+        "local_rotary_base": ("local_rope_theta", 1e4),
+    },
+    fixed={
+        "causal": False,
+        "norm": "pre",
+        "positions": "rotary",
+        "activation": "geglu",
+        "attention": "local",
+        "bias": False,
+        "embedding_norm": True,
+    },
+    expected={
+        "attention_bias": False,
+        "mlp_bias": False,
+        "norm_bias": False,
+        "decoder_bias": True,
+        "classifier_bias": False,
+        "classifier_activation": "gelu",
+        "tie_word_embeddings": True,
+    },
+    tensors={"tokens.weight": "embeddings.tok_embeddings.weight"},
+    modules={"embedding_norm": "embeddings.norm", "trunk.norm": "final_norm"},
+    block="layers.{i}",
+    inner={
+        "attention.out": "attn.Wo",
+        "norm1": "attn_norm",
+        "feed_forward.up": "mlp.Wi",
+        "feed_forward.down": "mlp.Wo",
+        "norm2": "mlp_norm",
+    },
+    qkv=("attn.Wqkv",),
+    heads={"head": {"dense": "head.dense", "norm": "head.norm", "bias": "decoder.bias"}},
+    tied={"decoder.weight": "embeddings.tok_embeddings.weight"},
+    architectures=(("head", "ModernBertForMaskedLM"), ("", "ModernBertModel")),
+    dropouts=("attention_dropout", "embedding_dropout"),
+    activation="gelu",
+    biased=False,
+    flat=flat_modernbert,
+    nested=nested_modernbert,
+)
+"""Its first block has no norm before the attention: that of the embeddings stands for it."""
+
+FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ALBERT, ELECTRA, GPT2, MODERNBERT)}
 POSITIONS_BEFORE = "positions.before"
 """Rows of RoBERTa's position table that no token uses: kept with the heads, so that a file comes back whole."""

@@ -69,6 +69,7 @@ def read_arguments(family: Family, config: dict[str, Any], source: str) -> dict[
         UserError: it asks for something that our trunk does not do.
     """
     check_expected(family.expected, config, source)
+    config = family.flat(config, source)
     arguments = {ours: config.get(theirs, default) for ours, (theirs, default) in family.keys.items()}
     activation = str(arguments["activation"])
     check_types(TextEncoder, {k: v for k, v in arguments.items() if k != "activation"}, source)

@@ -132,9 +132,9 @@ class MaskedHead(nn.Module):
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
         tokens, trunk = encoder.tokens, encoder.trunk.config
-        self.dense = nn.Linear(encoder.dim, tokens.embedding_dim)
+        self.dense = nn.Linear(encoder.dim, tokens.embedding_dim, trunk.bias)
         self.activation = nn.GELU("tanh" if trunk.activation == "gelu_tanh" else "none")
-        self.norm = nn.LayerNorm(tokens.embedding_dim, trunk.eps)
+        self.norm = replace(trunk, dim=tokens.embedding_dim, heads=1).norm_layer()
         self.bias = nn.Parameter(torch.zeros(tokens.num_embeddings))
         self.tied = [tokens]  # in a list: the encoder owns the embedding
 
