@@ -13,7 +13,11 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--out", type=place, required=True, help="new folder to write")
     parser.add_argument(
         "--family",
-        choices=("bert", "roberta", "albert", "electra", "gpt2", "wav2vec2", "hubert", "wavlm", "data2vec-audio"),
+        choices=(
+            *("bert", "roberta", "albert", "electra", "gpt2"),
+            *("t5", "bart"),
+            *("wav2vec2", "hubert", "wavlm", "data2vec-audio"),
+        ),
         help="architecture to write it as; default: the one it has the shape of",
     )
     options = parser.parse_args(arguments)

@@ -1,25 +1,30 @@
-"""`ssl-suite generate ENCODER PROMPT ...`: text continued by a causal encoder."""
+"""`ssl-suite generate ENCODER PROMPT ...`: text continued by a causal encoder, or said by an encoder–decoder."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ssl_suite.cli.parser import Parser
 from ssl_suite.core.errors import UserError
 
-ABOUT = "continue a prompt by a causal text encoder"
+if TYPE_CHECKING:
+    from ssl_suite.encoders.encoder_decoder import EncoderDecoder
+
+ABOUT = "continue a prompt by a causal text encoder, or answer it by an encoder-decoder"
 
 
 def command(arguments: list[str]) -> None:
     parser = Parser("ssl-suite generate", description=ABOUT)
-    parser.add_argument("encoder", help="causal text encoder: folder or URI")
+    parser.add_argument("encoder", help="causal text encoder or encoder-decoder: folder or URI")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts to continue; none: the lines of stdin")
     parser.add_argument("--length", type=int, default=50, help="most new tokens")
     parser.add_argument("--temperature", type=float, default=0.8, help="of the softmax; 0: the likeliest token")
     parser.add_argument("--top_k", type=int, default=0, help="draw among the k likeliest; 0: all")
     parser.add_argument("--top_p", type=float, default=1.0, help="draw among the likeliest that together reach p")
+    parser.add_argument("--beams", type=int, default=1, help="of an encoder-decoder, outputs that are followed at once")
     parser.add_argument("--count", type=int, default=1, help="continuations of each prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the first continuation")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one object a line")
@@ -39,8 +44,9 @@ def continuations(
     top_p: float = 1.0,
     count: int = 1,
     seed: int = 0,
+    beams: int = 1,
 ) -> Iterator[tuple[str, str]]:
-    """Continues prompts, see `CausalLM.generate`.
+    """Continues prompts, see `CausalLM.generate`; an encoder–decoder says the likeliest, see its `generate`.
 
     Args:
         encoder: folder or URI.
@@ -51,9 +57,10 @@ def continuations(
         top_p: draw among the likeliest whose probabilities reach p.
         count: continuations of each prompt; number i is drawn with `seed` + i.
         seed: of the first.
+        beams: of an encoder–decoder, which draws nothing: temperature, top_k, top_p, count and seed are not for it.
 
     Yields:
-        (prompt, the prompt and what follows).
+        (prompt, the prompt and what follows), or of an encoder–decoder (prompt, what it says).
 
     Raises:
         UserError: the encoder generates no text, or an option does not fit.
@@ -62,6 +69,7 @@ def continuations(
 
     from ssl_suite.core.check import within
     from ssl_suite.core.load import load_encoder
+    from ssl_suite.encoders.encoder_decoder import EncoderDecoder
     from ssl_suite.methods.text.causal_lm import CausalLM
     from ssl_suite.plugins import load_all
 
@@ -69,10 +77,30 @@ def continuations(
     if not prompts:
         raise UserError("There is nothing to continue: give a PROMPT, or lines on stdin.")
     load_all()
-    model = CausalLM(load_encoder(encoder))
-    if model.encoder.tokenizer is None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_encoder(encoder)
+    if loaded.tokenizer is None:
         raise UserError(f"{encoder} has no tokenizer, so that it can neither read a prompt nor write text.")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(loaded, EncoderDecoder):
+        yield from zip(prompts, answers(loaded.to(device), prompts, length, beams), strict=True)
+        return
+    model = CausalLM(loaded).to(device)
     for prompt in prompts:
         for number in range(count):
             yield prompt, model.generate(prompt, length, temperature, top_k, top_p, seed + number)
+
+
+def answers(
+    encoder: EncoderDecoder, prompts: Sequence[str], length: int, beams: int, together: int = 16
+) -> Iterator[str]:
+    """What an encoder–decoder says to each prompt, the marks of what it fills in (`<extra_id_0>`) with it."""
+    import numpy as np
+
+    from ssl_suite.data.text.items import TextItem, collate
+
+    tokenizer, device = encoder.tokenizer, next(encoder.parameters()).device
+    for first in range(0, len(prompts), together):
+        read = tokenizer.encode_batch(list(prompts[first : first + together]))
+        items = [TextItem(i, 0, np.array(e.ids), None, None) for i, e in enumerate(read)]
+        for ids in encoder.generate(collate(items, tokenizer).to(device), length, beams):
+            yield tokenizer.decode(ids, skip_special_tokens=False)

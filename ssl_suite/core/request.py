@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ssl_suite.core.seq2seq import Corruption
 from ssl_suite.core.task import Labels
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Request:
         watch: kind of target a callback looks at while a method pretrains.
         pairs: how two text segments are paired for a second objective: `nsp` or `sop`.
         phrases: whether a method masks given phrases and entities of a text.
+        corruption: how a text is made what an encoder–decoder reads and what it says, see `core.seq2seq`.
+        start_id: what the decoder of such an encoder begins with.
         aligned: whether an item has to be a row of the source, as in a part of a joint batch; no text is packed then.
         parts: of a joint method: what each of its encoders asks for.
         preprocess: of the encoder: options of the data it learned from, which are kept unless others are given.
@@ -43,6 +46,8 @@ class Request:
     watch: str | None = None
     pairs: str | None = None
     phrases: bool = False
+    corruption: Corruption | None = None
+    start_id: int | None = None
     aligned: bool = False
     parts: dict[str, Request] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +59,7 @@ class Request:
             tokenizer=encoder.tokenizer,
             vocab_size=encoder.config.get("vocab_size"),
             longest=encoder.longest,
+            start_id=encoder.config.get("start_id"),
             stride=encoder.stride,
             preprocess=encoder.preprocess,
             **more,

@@ -33,6 +33,11 @@ def token_id(tokenizer: Tokenizer, role: Literal["pad", "start", "end", "mask"])
     raise UserError(f"The tokenizer has no {role} token ({' or '.join(ROLES[role])}); train one with it.")
 
 
+def roles_of(tokenizer: Tokenizer) -> list[str]:
+    """The roles for which a tokenizer has a token."""
+    return [r for r, names in ROLES.items() if any(tokenizer.token_to_id(name) is not None for name in names)]
+
+
 def unknown_token(tokenizer: Tokenizer) -> str | None:
     """The token that stands for what the vocabulary does not have; None for one that has everything (bytes)."""
     return next((name for name in ("[UNK]", "<unk>") if tokenizer.token_to_id(name) is not None), None)

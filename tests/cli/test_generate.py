@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from cli_recipes import DATA, QUICK
 
 from ssl_suite.cli import main
+from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.load import load_encoder
+from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 from ssl_suite.methods.text.causal_lm import CausalLM
 
 SHAPE = "{vocab_size: 400, dim: 16, layers: 1, heads: 2, causal: true, max_length: 64}"
@@ -63,3 +66,23 @@ def test_a_wrong_option_is_one_sentence(gpt: str, option: str, said: str, fails:
 
 def test_an_encoder_that_sees_the_future_is_refused(pretrained: dict[str, Path], fails: Callable[..., str]) -> None:
     assert "causal: true" in fails("generate", str(pretrained["text"] / "encoder"), "the film")
+
+
+def test_an_encoder_decoder_says_what_is_missing_along_beams(
+    sources: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = "{class_path: EncoderDecoder, init_args: {vocab_size: 600, dim: 16, layers: 1, heads: 2}}"
+    options = ["--model=Seq2Seq", f"--model.encoder={encoder}", "--data=Text", "--data.vocab_size=600", *QUICK]
+    options += ["--data.max_length=32", f"--data.source={sources['text']}", f"--out={tmp_path / 't5'}"]
+    assert main(["fit", *options]) == 0
+    made = load_encoder(tmp_path / "t5" / "encoder")
+    assert isinstance(made, EncoderDecoder)
+    capsys.readouterr()
+    prompts = ["the <extra_id_0> film", "a"]
+    assert main(["generate", str(tmp_path / "t5"), *prompts, "--length=6", "--beams=3", "--format=json"]) == 0
+    rows = [made.tokenizer.encode(text).ids for text in prompts]
+    assert made.tokenizer.token_to_id("<extra_id_0>") in rows[0]
+    batches = [torch.tensor([row]) for row in rows]
+    ids = [made.generate(TextBatch(b[:, 0], b[:, 0], None, b, b >= 0, dense=True), 6, 3)[0] for b in batches]
+    wanted = [made.tokenizer.decode(row, skip_special_tokens=False) for row in ids]
+    assert [row["text"] for row in lines(capsys)] == wanted

@@ -18,6 +18,9 @@ RECIPES = [
     "albert",
     "modernbert",
     "bigbird",
+    "t5",
+    "bart",
+    "mass",
 ]
 SMALL = ["modernbert", "bigbird"]
 

@@ -20,6 +20,7 @@ from ssl_suite.core.optim import Optim
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.lstm import LSTMEncoder
 from ssl_suite.methods.any.data2vec import Data2Vec, Decoder
@@ -33,6 +34,7 @@ from ssl_suite.methods.text.electra import Electra
 from ssl_suite.methods.text.elmo import ELMo
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
+from ssl_suite.methods.text.seq2seq import Seq2Seq
 from ssl_suite.tasks.classify import Classify
 
 pytestmark = [
@@ -70,6 +72,7 @@ def builders(
         ),
         "Electra": lambda **o: (Electra(tiny_text_encoder()), text(**o)),
         "ELMo": lambda **o: (ELMo(LSTMEncoder(vocab_size=270, dim=12)), text(**o)),
+        "Seq2Seq": lambda **o: (Seq2Seq(EncoderDecoder(370, 16, 2, heads=2)), text(**o)),
         "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
         "Muon": lambda **o: (CausalLM(tiny_text_encoder(causal=True), Optim("muon", 3e-3, warmup_steps=2)), text(**o)),
         "Data2Vec on images": lambda **o: (

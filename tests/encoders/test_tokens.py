@@ -9,6 +9,7 @@ import torch
 from tiny import image_batch, speech_batch, text_batch, tiny_speech_encoder
 
 from ssl_suite.core.outputs import outputs_of
+from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.lstm import LSTMEncoder
 from ssl_suite.encoders.simple import Fbank, Mfcc, RawPixels
@@ -25,6 +26,8 @@ ENCODERS: dict[str, Any] = {
     "rotary": (lambda: TextEncoder(261, 32, 2, 2, positions="rotary", segments=2), TEXT),
     "causal": (lambda: TextEncoder(261, 32, 2, 2, causal=True, positions="rotary"), TEXT),
     "albert": (lambda: TextEncoder(261, 32, 2, 2, shared=True, embedding_dim=8, norm="post"), TEXT),
+    "t5": (lambda: EncoderDecoder(261, 32, 2, heads=2), TEXT),
+    "bart": (lambda: EncoderDecoder(261, 32, 2, heads=2, shape="bart"), TEXT),
     "lstm": (lambda: LSTMEncoder(261, 32), TEXT),
     "conv": (lambda: SpeechEncoder(mels=12, trunk="transformer", dim=32, layers=2, heads=2), SPEECH),
     "turning": (
@@ -68,7 +71,7 @@ def test_forward_is_contextualise_of_embed(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["text", "rotary", "causal", "albert", "conv", "turning", "wave", "stacked", "gated", "vit"]
+    "name", ["text", "rotary", "causal", "albert", "t5", "bart", "conv", "turning", "wave", "stacked", "gated", "vit"]
 )
 def test_all_places_kept_are_the_whole(name: str) -> None:
     encoder, batch = both(name)

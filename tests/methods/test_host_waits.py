@@ -22,6 +22,7 @@ from ssl_suite.data.joint import Joint
 from ssl_suite.data.speech.mixtures import Mixtures
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.encoders.lstm import LSTMEncoder
 from ssl_suite.methods.any.contrast import Contrast
@@ -36,6 +37,7 @@ from ssl_suite.methods.text.electra import Electra
 from ssl_suite.methods.text.elmo import ELMo
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
+from ssl_suite.methods.text.seq2seq import Seq2Seq
 from ssl_suite.tasks.classify import Classify
 from ssl_suite.tasks.diarize import Diarize
 from ssl_suite.tasks.separate import Separate
@@ -75,6 +77,7 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "Finetune, Separate": (lambda: Finetune(tiny_speech_encoder(), Separate(hidden=8), mode="finetune", optim=ADAM), 0),
     "Contrast": (lambda: Contrast({"a": tiny_image_encoder(), "b": tiny_image_encoder()}, optim=ADAM), 0),
     "APC": (lambda: APC(tiny_speech_encoder(), optim=ADAM), 0),
+    "Seq2Seq": (lambda: Seq2Seq(EncoderDecoder(370, 16, 2, heads=2), optim=ADAM), 0),
     "MaskedLM": (lambda: MaskedLM(tiny_text_encoder(), optim=ADAM), 1),
     "MaskedLM, Muon": (lambda: MaskedLM(tiny_text_encoder(), optim=Optim("muon", 1e-3)), 1),
     "MaskedLM, spans": (lambda: MaskedLM(tiny_text_encoder(), mask=Mask("span"), optim=ADAM), 1),

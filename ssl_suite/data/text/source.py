@@ -13,13 +13,14 @@ from ssl_suite.core.check import within
 from ssl_suite.core.data import Request, run_seed
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.sampler import bucketed_batches
+from ssl_suite.core.seq2seq import Seq2SeqItem, collate_pairs
 from ssl_suite.data.common.source import FolderReader
 from ssl_suite.data.common.source_data import SourceData
-from ssl_suite.data.text.items import TextItem, collate
+from ssl_suite.data.text.items import collate
 from ssl_suite.data.text.learned import learned_tokenizer
 from ssl_suite.data.text.listing import list_text
 from ssl_suite.data.text.values import texts_of
-from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, tokenizer_hash
+from ssl_suite.encoders.tokenizer import KINDS, Kind, load_tokenizer, token_id, tokenizer_hash
 from ssl_suite.encoders.vocabulary import Again
 
 
@@ -34,6 +35,12 @@ def encoders_tokenizer(request: Request, reader: str) -> Tokenizer:
     request.tokenizer.no_padding()
     request.tokenizer.no_truncation()
     return request.tokenizer
+
+
+def with_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
+    """The tokenizer with these special tokens behind its own, where it has them not."""
+    tokenizer.add_special_tokens([token for token in tokens if tokenizer.token_to_id(token) is None])
+    return tokenizer
 
 
 class TextSource(SourceData):
@@ -77,8 +84,9 @@ class TextSource(SourceData):
         Raises:
             UserError: the encoder brings another than the data name, or has too few word vectors for it.
         """
-        self.tokenizer = request.tokenizer or self.tokenizer or self._make_tokenizer()
-        self._expect_same(request.tokenizer)
+        tokens = () if request.corruption is None else request.corruption.tokens
+        self.tokenizer = with_tokens(request.tokenizer or self.tokenizer or self._make_tokenizer(len(tokens)), tokens)
+        self._expect_same(request.tokenizer, tokens)
         self.tokenizer.no_padding()  # batches pad themselves
         self.tokenizer.no_truncation()
         size = self.tokenizer.get_vocab_size()
@@ -86,22 +94,23 @@ class TextSource(SourceData):
             raise UserError(f"The tokenizer has {size} entries, the encoder only {request.vocab_size} (vocab_size).")
         return self.tokenizer
 
-    def _expect_same(self, encoders: Tokenizer | None) -> None:
+    def _expect_same(self, encoders: Tokenizer | None, tokens: Sequence[str]) -> None:
         wanted = self.wanted_tokenizer
         if encoders is None or wanted in KINDS:
             return
-        if tokenizer_hash(load_tokenizer(wanted)) != tokenizer_hash(encoders):
+        if tokenizer_hash(with_tokens(load_tokenizer(wanted), tokens)) != tokenizer_hash(encoders):
             raise UserError(
                 f"The encoder was trained with another tokenizer than {wanted}; leave data.tokenizer out to use that."
             )
 
-    def _make_tokenizer(self) -> Tokenizer:
+    def _make_tokenizer(self, more: int = 0) -> Tokenizer:
+        """The tokenizer that is wanted; a trained one leaves room for so many tokens more."""
         if self.wanted_tokenizer not in KINDS:
             return load_tokenizer(self.wanted_tokenizer)
         self._expect("train")
         fingerprint = f"{self.rows['train'].fingerprint}|{self.input_column}"
         texts = Again(partial(self.texts, "train"))
-        return learned_tokenizer(texts, fingerprint, self.wanted_tokenizer, self.vocab_size, self.cased)
+        return learned_tokenizer(texts, fingerprint, self.wanted_tokenizer, max(1, self.vocab_size - more), self.cased)
 
     def texts(self, split: str) -> Iterator[str]:
         """The documents of a split, for a tokenizer to learn from; lists of words are joined."""
@@ -115,8 +124,11 @@ class TextSource(SourceData):
             return super().train_batches(epoch)
         return bucketed_batches(lengths, self.batch_size, run_seed(), epoch, drop_last=self._pretraining)
 
-    def collate(self, items: list[TextItem]) -> TextBatch:
+    def collate(self, items: list[Any]) -> TextBatch:
         assert self.tokenizer is not None
+        if isinstance(items[0], Seq2SeqItem):
+            assert self.request is not None
+            return collate_pairs(items, token_id(self.tokenizer, "pad"), self.request.start_id or 0)
         return collate(items, self.tokenizer)
 
     def fingerprint(self, split: str) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 from ssl_suite.core.batch import Target
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.seq2seq import Seq2SeqItem
 from ssl_suite.data.common.targets import SlotTargets, Targets
 from ssl_suite.data.text.corpus.corpus import Corpus, PairedCorpus, token_path
+from ssl_suite.data.text.corpus.corrupted import Corrupted
 from ssl_suite.data.text.corpus.rows import Blocks, DocumentPieces, SeparateBlocks, TokenRows
 from ssl_suite.data.text.corpus.tokens import TokenFile
 from ssl_suite.data.text.items import TextItem, TextItems
@@ -98,7 +100,7 @@ class Text(TextSource):
         )
         self.pair, self.symbols = pair, symbols
         self.pack, self.separate, self.split_long = pack, separate, split_long
-        self.items: dict[str, TextItems] = {}
+        self.items: dict[str, TextItems | Corrupted] = {}
 
     def prepare(self, request: Request) -> None:
         if request.phrases and not self.knows_phrases:
@@ -106,12 +108,13 @@ class Text(TextSource):
         super().prepare(request)
         self.longest = min(self.max_length, request.longest or self.max_length)
         pretraining = request.target is None and not (request.phrases or request.aligned)
-        if pretraining and (self.pack or self.split_long or request.pairs is not None):
+        drawn = request.pairs is not None or request.corruption is not None
+        if pretraining and (self.pack or self.split_long or drawn):
             self.items = self._corpora(request)
         else:
             self.items = self._sequences(request)
 
-    def _corpora(self, request: Request) -> dict[str, TextItems]:
+    def _corpora(self, request: Request) -> dict[str, TextItems | Corrupted]:
         """Each split as tokens, of which rows or pairs are cut."""
         if self.longest < self.max_length:
             raise UserError(
@@ -123,9 +126,13 @@ class Text(TextSource):
         if request.pairs is not None:
             return {s: PairedCorpus(r, column, tokenizer, length, request.pairs) for s, r in self.rows.items()}
         kind: type[TokenRows] = DocumentPieces if not self.pack else SeparateBlocks if self.separate else Blocks
-        return {s: Corpus(r, column, tokenizer, length, kind, self.row_target(s)) for s, r in self.rows.items()}
+        corpora = {s: Corpus(r, column, tokenizer, length, kind, self.row_target(s)) for s, r in self.rows.items()}
+        if request.corruption is None:
+            return dict(corpora)
+        corrupt = request.corruption.bind(tokenizer)
+        return {split: Corrupted(corpus, corrupt) for split, corpus in corpora.items()}
 
-    def _sequences(self, request: Request) -> dict[str, TextItems]:
+    def _sequences(self, request: Request) -> dict[str, TextItems | Corrupted]:
         """Each split as its rows; all are checked before a tokenizer learns from them."""
         made = {split: self.sequences(split, request) for split in self.splits()}
         for items in made.values():
@@ -154,7 +161,7 @@ class Text(TextSource):
     def token_file(self, split: str) -> TokenFile:
         """The tokens of a split that pretraining rows are cut from."""
         items = self.items[split]
-        assert isinstance(items, Corpus | PairedCorpus)
+        assert isinstance(items, Corpus | PairedCorpus | Corrupted)
         return items.file
 
     def token_path(self, split: str) -> Path:
@@ -165,7 +172,7 @@ class Text(TextSource):
 
     def tokens_per_byte(self, split: str) -> float | None:
         items = self.items.get(split)
-        file = items.file if isinstance(items, Corpus | PairedCorpus) else None
+        file = items.file if isinstance(items, Corpus | PairedCorpus | Corrupted) else None
         return len(file.tokens) / file.text_bytes if file and file.text_bytes else None
 
     def size(self, split: str) -> int:
@@ -178,7 +185,7 @@ class Text(TextSource):
         names = super().ids(split)
         return [names[row] for row in rows]
 
-    def read(self, split: str, index: int, seed: int) -> TextItem:
+    def read(self, split: str, index: int, seed: int) -> TextItem | Seq2SeqItem:
         return self.items[split].read(index, seed)
 
     def target(self, split: str, index: int) -> Target:

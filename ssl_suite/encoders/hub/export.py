@@ -14,6 +14,7 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import replacing
 from ssl_suite.core.weights import write_weights
+from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 from ssl_suite.encoders.hub.families import (
     ALBERT,
     BERT,
@@ -27,6 +28,7 @@ from ssl_suite.encoders.hub.families import (
     head_counterparts,
     trunk_counterparts,
 )
+from ssl_suite.encoders.hub.seq2seq import Seq2SeqFamily, seq2seq_family, write_seq2seq
 from ssl_suite.encoders.hub.speech import SPEECH_FAMILIES, speech_family, write_speech
 from ssl_suite.encoders.hub.tokenizer import role_token, table_size, write_tokenizer
 from ssl_suite.encoders.speech import SpeechEncoder
@@ -39,14 +41,14 @@ PLAIN = {"shared": False, "attention": "full", "bias": True, "rms_norm": False}
 """What a family is that does not say otherwise."""
 
 
-def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) -> Family:
+def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) -> Family | Seq2SeqFamily:
     """Writes config.json, model.safetensors, and the tokenizer's files or the preprocessor's.
 
     Args:
-        encoder: one that one of the `FAMILIES` or `SPEECH_FAMILIES` can express.
+        encoder: one that one of the `FAMILIES`, `SEQ2SEQ_FAMILIES` or `SPEECH_FAMILIES` can express.
         folder: to write; must be new or empty.
-        family: bert, roberta, albert, electra, modernbert or gpt2; wav2vec2, hubert, wavlm or data2vec-audio; by
-            default what the encoder looks like.
+        family: bert, roberta, albert, electra, modernbert or gpt2; t5 or bart; wav2vec2, hubert, wavlm or
+            data2vec-audio; by default what the encoder looks like.
 
     Returns:
         The family it was written as.
@@ -56,6 +58,12 @@ def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) ->
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; export into a new folder.")
+    if isinstance(encoder, EncoderDecoder):
+        pair = seq2seq_family(encoder, family)
+        with replacing(folder, ours=lambda _: False) as temporary:
+            temporary.mkdir()
+            write_seq2seq(encoder, pair, temporary)
+        return pair
     if not isinstance(encoder, TextEncoder | SpeechEncoder):
         kind = type(encoder).__name__
         raise UserError(f"Only encoders of text and waveforms are written for transformers; {kind} is neither.")

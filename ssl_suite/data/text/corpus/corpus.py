@@ -20,7 +20,7 @@ from ssl_suite.data.text.corpus.rows import DocumentPieces, TokenRows
 from ssl_suite.data.text.corpus.tokens import VERSION, TokenFile, read_tokens, write_tokens
 from ssl_suite.data.text.items import TextItem, TextItems
 from ssl_suite.data.text.values import texts_of
-from ssl_suite.encoders.tokenizer import token_id, tokenizer_hash
+from ssl_suite.encoders.tokenizer import roles_of, token_id, tokenizer_hash
 
 
 class Corpus(TextItems):
@@ -45,7 +45,8 @@ class Corpus(TextItems):
         target: Callable[[int], Target] | None = None,
     ) -> None:
         self.file = tokenised(rows, column, tokenizer)
-        self.cut, self.row_target = kind(self.file, length, token_id(tokenizer, "start")), target
+        self.start = token_id(tokenizer, "start" if "start" in roles_of(tokenizer) else "pad")  # T5 has none
+        self.cut, self.row_target = kind(self.file, length, self.start), target
         if len(self.cut) == 0:
             raise UserError(f"{rows.name} has {len(self.file.tokens)} tokens, fewer than one block of {length}.")
         if isinstance(self.cut, DocumentPieces) and self.cut.split:
