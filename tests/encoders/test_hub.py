@@ -341,7 +341,7 @@ def test_weights_that_do_not_fit_are_named(bert: Path, weights: dict[str, Tensor
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model_type": "bart"}, r"config\.json: model_type 'bart' is not supported\. Did you mean"),
+        ({"model_type": "mbart"}, r"config\.json: model_type 'mbart' is not supported\. Did you mean"),
         ({"hidden_act": "relu"}, r"hidden_act is 'relu'; only gelu"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'; only 'absolute'"),
         ({"num_attention_heads": 3}, "heads"),
