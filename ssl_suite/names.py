@@ -16,6 +16,7 @@ KINDS = {
     "Encoder": "encoders",
     "Task": "tasks",
     "DataModule": "data",
+    "Masking": "maskings",
     "Watcher": "callbacks",
 }
 """Base → kind."""

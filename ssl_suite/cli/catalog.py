@@ -22,7 +22,7 @@ class Listed:
     """One thing a user can name.
 
     Attributes:
-        kind: methods, encoders, tasks, data, callbacks, samples, recipes, benchmarks or plugins.
+        kind: methods, encoders, tasks, data, maskings, callbacks, samples, recipes, benchmarks or plugins.
         name: as typed on the command line.
         summary: first line of its docstring.
         origin: ssl_suite, or the plug-in it comes from.

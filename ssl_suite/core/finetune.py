@@ -16,6 +16,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import FeatureBatch
 from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.frozen import Room
+from ssl_suite.core.masking import Masking
 from ssl_suite.core.module import Evaluation, detached
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.outcomes import Example
@@ -38,6 +39,7 @@ class Finetune(Evaluation):
             the head's learning rate suits every encoder, random ones too.
         features: how a probe's features are kept; float16 takes half the room and changes them in the fourth digit.
         room: where they are kept, and how many; where they would not fit, the encoder runs in every epoch.
+        masking: what the encoder does not see while it is fine-tuned: SpecAugment, MaskedStates; None: it sees all.
         optim: how weights are updated.
     """
 
@@ -50,6 +52,7 @@ class Finetune(Evaluation):
         standardize: bool = True,
         features: Literal["float32", "float16"] = "float32",
         room: Room = Room(),
+        masking: Masking | None = None,
         optim: Optim = Optim(weight_decay=0.0),
     ) -> None:
         if task is None:
@@ -58,6 +61,11 @@ class Finetune(Evaluation):
         self.task, self.mode, self.features, self.room = task, mode, features, room
         self.scores = nn.ModuleDict()  # metrics of each split
         self.readout = Readout(readout, self.encoder, task.sequence, standardize and mode == "probe")
+        self.masking = masking
+        if masking is not None:
+            if mode == "probe":
+                raise UserError("model.masking is for an encoder that learns; set model.mode to finetune, or drop it.")
+            masking.check(self.encoder)
         if mode == "probe":
             self.encoder.freeze()
         else:
@@ -152,7 +160,11 @@ class Finetune(Evaluation):
         """The states that the readout needs."""
         if isinstance(batch, FeatureBatch):
             return batch.encoded()
-        return self._select(batch) if self.mode == "probe" else self.readout.select(self.encoder(batch))
+        if self.mode == "probe":
+            return self._select(batch)
+        if self.masking is not None and self.training:
+            return self.readout.select(self.encoder.contextualise(self.masking.embed(self.encoder, batch)))
+        return self.readout.select(self.encoder(batch))
 
     def _judge(self, encoded: Encoded, batch: Batch) -> tuple[Any, Tensor]:
         features, mask = self.readout(encoded)

@@ -37,31 +37,32 @@ class Spans:
         within("spans.length", self.length, low=1, whole=True)
         within("spans.least", self.least, low=0, whole=True)
 
-    def draw(self, mask: Tensor, seeds: Tensor) -> Tensor:
+    def draw(self, mask: Tensor, seeds: Tensor, stream: int = 500) -> Tensor:
         """Draws what is hidden; waits for no device.
 
         Args:
             mask: (B, T) True = a real frame; they come first.
             seeds: (B,) of the recordings.
+            stream: first of three, of random numbers.
 
         Returns:
             (B, T) True = hidden, never in the padding.
         """
         size = mask.shape[1]
         frames = mask.sum(1, keepdim=True)  # (B, 1)
-        wanted = self.rate * frames.double() / self.length + uniform(seeds, 1, stream=500)
+        wanted = self.rate * frames.double() / self.length + uniform(seeds, 1, stream)
         number = wanted.long().clamp(min=self.least)
         room = torch.maximum(frames - self.length, number + 1).minimum(frames)
-        scores = uniform(seeds, size, stream=501).masked_fill(torch.arange(size, device=mask.device) >= room, -1.0)
+        scores = uniform(seeds, size, stream + 1).masked_fill(torch.arange(size, device=mask.device) >= room, -1.0)
         most = min(size, max(self.least, int(self.rate * size / self.length) + 1))
         first = scores.topk(most).indices  # (B, most)
         drawn = torch.arange(most, device=mask.device) < number.minimum(room)
         marks = torch.zeros_like(scores).scatter(1, first, drawn.float())
         hidden = F.max_pool1d(F.pad(marks, (self.length - 1, 0)), self.length, 1) > 0
-        return self._evened(hidden & mask, seeds) if self.even else hidden & mask
+        return self._evened(hidden & mask, seeds, stream + 2) if self.even else hidden & mask
 
-    def _evened(self, hidden: Tensor, seeds: Tensor) -> Tensor:
+    def _evened(self, hidden: Tensor, seeds: Tensor, stream: int) -> Tensor:
         """As many True in each row as in that with the fewest, of those there were."""
-        scores = uniform(seeds, hidden.shape[1], stream=502).masked_fill(~hidden, -1.0)
+        scores = uniform(seeds, hidden.shape[1], stream).masked_fill(~hidden, -1.0)
         rank = scores.argsort(1, descending=True).argsort(1)
         return hidden & (rank < hidden.sum(1).min())
