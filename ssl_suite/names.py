@@ -18,6 +18,7 @@ KINDS = {
     "DataModule": "data",
     "Masking": "maskings",
     "Watcher": "callbacks",
+    "Callback": "callbacks",
 }
 """Base → kind."""
 

@@ -13,7 +13,7 @@ from ssl_suite.names import Named, classes_in, modules_of
 
 GROUP = "ssl_suite.plugins"
 BUILT_IN = ("encoders", "methods", "tasks", "data")
-CALLBACKS = "core.probes"
+CALLBACKS = ("core.probes", "core.milestones")
 
 
 def found() -> list[EntryPoint]:
@@ -24,7 +24,7 @@ def found() -> list[EntryPoint]:
 @cache
 def built_in() -> dict[Path, str]:
     """Files of the suite that define what a recipe can name → their modules."""
-    parts = (*BUILT_IN, CALLBACKS)
+    parts = (*BUILT_IN, *CALLBACKS)
     return {path: name for part in parts for path, name in modules_of(f"ssl_suite.{part}").items()}
 
 
@@ -59,7 +59,8 @@ def _sorted_out(entries: tuple[EntryPoint, ...]) -> tuple[list[EntryPoint], dict
 
 def load_built_in() -> None:
     """Imports every module of the suite that defines a class a recipe can name."""
-    importlib.import_module(f"ssl_suite.{CALLBACKS}")
+    for name in CALLBACKS:
+        importlib.import_module(f"ssl_suite.{name}")
     for package in BUILT_IN:
         root = importlib.import_module(f"ssl_suite.{package}")
         for module in pkgutil.walk_packages(root.__path__, f"ssl_suite.{package}."):

@@ -10,12 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "ssl_suite"
 FORBIDDEN = {
-    "core": {"encoders", "methods", "tasks", "data", "bench", "cli"},
-    "encoders": {"methods", "tasks", "data", "bench", "cli"},
-    "tasks": {"encoders", "methods", "data", "bench", "cli"},
-    "methods": {"tasks", "bench", "data", "cli"},
-    "data": {"methods", "tasks", "bench", "cli"},
-    "bench": {"cli"},
+    "core": {"encoders", "methods", "tasks", "data", "bench", "analysis", "cli"},
+    "encoders": {"methods", "tasks", "data", "bench", "analysis", "cli"},
+    "tasks": {"encoders", "methods", "data", "bench", "analysis", "cli"},
+    "methods": {"tasks", "bench", "analysis", "data", "cli"},
+    "data": {"methods", "tasks", "bench", "analysis", "cli"},
+    "bench": {"analysis", "cli"},
+    "analysis": {"cli"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = {".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}

@@ -1,74 +1,26 @@
-"""Figures of the report: inline SVG whose colours are the page's CSS variables, so that they follow light and dark."""
+"""Figures of the report, see `drawing`."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-import re
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
+from ssl_suite.bench.drawing import CATEGORIES, INK, OTHER, ROLE, VARIABLES, canvas, shorten, styled, svg
 from ssl_suite.bench.stats import Cell, best
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-P = ParamSpec("P")
-R = TypeVar("R")
-# Drawn in these colours, which `_svg` then replaces by the CSS variable of the same name.
-INK = {"ink": "#1b1d22", "muted": "#666b75", "line": "#dcdee3"}
-ROLE = {"ssl": "#4453d6", "random": "#838994", "simple": "#b7791e", "supervised": "#0e7f76"}
-CATEGORIES = (
-    "#3b6fd4", "#d9622b", "#2f9461", "#b0438f", "#8a6d1f", "#5b4fc4", "#c43d4d", "#1f8a9e", "#6f8f1f", "#8b5a44",
-)  # fmt: skip
-OTHER = "#9a9fa9"  # map points beyond the ten most frequent labels
-_VARIABLES = {colour: f"var(--{name})" for name, colour in {**INK, **ROLE}.items()}
-_VARIABLES |= {colour: f"var(--c{i})" for i, colour in enumerate(CATEGORIES)} | {OTHER: "var(--random)"}
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's font
-    "text.parse_math": False,  # a "$" in a name is a dollar
-    "font.size": 11,
-    "text.color": INK["ink"],
-    "axes.edgecolor": INK["line"],
-    "axes.linewidth": 1,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "grid.color": INK["line"],
-    "grid.linewidth": 1,
-    "xtick.color": INK["line"],
-    "ytick.color": INK["line"],
-    "xtick.labelcolor": INK["muted"],
-    "ytick.labelcolor": INK["muted"],
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
 MAP_POINTS = 1500
 CURVE_POINTS = 160
 
 
-def _styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function under the style of the page."""
-
-    @wraps(draw)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from matplotlib import rc_context
-
-        with rc_context(_STYLE):  # type: ignore[arg-type]
-            return draw(*args, **kwargs)
-
-    return wrapped
-
-
-@_styled
+@styled
 def dots(names: Sequence[str], cells: Sequence[Cell], wins: Sequence[bool], places: int, name: str) -> Markup:
     """Dot-and-interval plot of one task, best on top and better to the right; a band shows the random weights.
 
@@ -83,7 +35,7 @@ def dots(names: Sequence[str], cells: Sequence[Cell], wins: Sequence[bool], plac
     shown.sort(key=lambda item: item[1].sign * item[1].mean)
     width, left, right, top, bottom = 340, 126, 46, 4, 18
     inner = width - left - right
-    figure, axes = _canvas(width, top + bottom + 26 * len(shown), (left, right, top, bottom))
+    figure, axes = canvas(width, top + bottom + 26 * len(shown), (left, right, top, bottom))
     axes.set_ylim(-0.5, len(shown) - 0.5)
     untrained = [cell for _, cell, _ in shown if cell.role == "random"]
     if len(untrained) == 1:
@@ -100,12 +52,12 @@ def dots(names: Sequence[str], cells: Sequence[Cell], wins: Sequence[bool], plac
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     listing = "; ".join(f"{label} {cell.mean:.{places}f}" for label, cell, _ in reversed(shown))
-    return _svg(
+    return svg(
         figure, name, f"{shown[0][1].task}, {shown[0][1].metric}, best first: {listing}" if shown else "no values"
     )
 
 
-@_styled
+@styled
 def curves(train: Sequence[Sequence[tuple[float, float]]], val: Sequence[Sequence[tuple[float, float]]], name: str,
            title: str) -> Markup:  # fmt: skip
     """Loss against step of one method.
@@ -116,7 +68,7 @@ def curves(train: Sequence[Sequence[tuple[float, float]]], val: Sequence[Sequenc
         name: unique in the page, for the ids.
         title: read out by screen readers.
     """
-    figure, axes = _canvas(252, 140, (32, 8, 4, 18))
+    figure, axes = canvas(252, 140, (32, 8, 4, 18))
     for curve in train:
         axes.plot(*_thin(curve), color=ROLE["ssl"], linewidth=1, alpha=0.6, solid_joinstyle="round")
     for curve in val:
@@ -130,10 +82,10 @@ def curves(train: Sequence[Sequence[tuple[float, float]]], val: Sequence[Sequenc
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    return _svg(figure, name, title)
+    return svg(figure, name, title)
 
 
-@_styled
+@styled
 def scatter(points: Sequence[tuple[float, float, str]], name: str, title: str) -> tuple[Markup, list[tuple[str, str]]]:
     """Two-dimensional map of embeddings, coloured by label.
 
@@ -152,7 +104,7 @@ def scatter(points: Sequence[tuple[float, float, str]], name: str, title: str) -
         counts[label] = counts.get(label, 0) + 1
     frequent = sorted(counts, key=lambda label: -counts[label])[: len(CATEGORIES)]
     colours = {label: CATEGORIES[i] for i, label in enumerate(sorted(frequent))}
-    figure, axes = _canvas(340, 310, (6, 6, 6, 6))
+    figure, axes = canvas(340, 310, (6, 6, 6, 6))
     axes.scatter(
         [x for x, _, _ in points],
         [y for _, y, _ in points],
@@ -169,10 +121,10 @@ def scatter(points: Sequence[tuple[float, float, str]], name: str, title: str) -
         text.set_gid(f"halo{i}")  # the page's style draws an outline round it
     axes.margins(0.04)
     axes.axis("off")
-    legend = [(_VARIABLES[colour], label) for label, colour in colours.items()]
+    legend = [(VARIABLES[colour], label) for label, colour in colours.items()]
     if len(counts) > len(frequent):
-        legend.append((_VARIABLES[OTHER], f"{len(counts) - len(frequent)} other labels"))
-    return _svg(figure, name, title), legend
+        legend.append((VARIABLES[OTHER], f"{len(counts) - len(frequent)} other labels"))
+    return svg(figure, name, title), legend
 
 
 def strip(cells: Sequence[Cell], chosen: Sequence[Cell | None], wins: bool, title: str) -> Markup:
@@ -254,21 +206,6 @@ def duration(value: Any) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def shorten(text: str, length: int) -> str:
-    """The text, cut to so many characters."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _canvas(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple[Figure, Axes]:
-    """A figure of so many CSS pixels (72 dpi: a point is a pixel); margins are left, right, top, bottom."""
-    from matplotlib.figure import Figure
-
-    left, right, top, bottom = margins
-    box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-    return figure, figure.add_axes(box)
-
-
 def _band(axes: Axes, cell: Cell) -> None:
     if math.isfinite(cell.half_width):
         low, high = cell.mean - cell.half_width, cell.mean + cell.half_width
@@ -306,44 +243,3 @@ def _thin(curve: Sequence[tuple[float, float]]) -> tuple[list[float], list[float
     size = max(math.ceil(len(curve) / CURVE_POINTS), 1)
     parts = [curve[i : i + size] for i in range(0, len(curve), size)]
     return [p[len(p) // 2][0] for p in parts], [math.fsum(y for _, y in p) / len(p) for p in parts]
-
-
-def _svg(figure: Figure, name: str, title: str) -> Markup:
-    """The figure as an SVG element for an HTML page: ids made unique, colours from CSS, no namespaces, a title."""
-    from markupsafe import Markup
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True)
-    root = ElementTree.fromstring(buffer.getvalue())
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {key.rpartition("}")[2]: _attribute(key, value, name) for key, value in element.items()}
-    for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag in ("metadata", "style")]:
-            parent.remove(child)
-    width, height = root.get("viewBox", "0 0 1 1").split()[2:]
-    root.attrib = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
-    root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title"}
-    heading = ElementTree.Element("title", {"id": f"{name}-title"})
-    heading.text = title
-    root.insert(0, heading)
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _attribute(key: str, value: str, name: str) -> str:
-    if key == "id":
-        return f"{name}-{value}"
-    if key.endswith("href"):
-        return f"#{name}-{value.removeprefix('#')}"
-    if key == "style":
-        kept = [part for part in value.split("; ") if not part.startswith("font-family")]
-        return re.sub(r"#[0-9a-f]{6}", lambda match: _colour(match[0]), "; ".join(kept))
-    if key == "clip-path":
-        return value.replace("url(#", f"url(#{name}-")
-    return re.sub(r"\s+", " ", value).strip() if key == "d" else value
-
-
-def _colour(colour: str) -> str:
-    return "var(--card)" if colour == "#ffffff" else _VARIABLES.get(colour, colour)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_suite.bench import figures, stats
+from ssl_suite.bench.page import render
 from ssl_suite.bench.reading import TRAIN_LOSS, VAL_LOSS, Run, read_config, read_exhibits, read_runs
 from ssl_suite.bench.stats import Cell, Column, Verdict, best, chosen, group_by, random_of, simple_of, verdicts
 from ssl_suite.bench.store import MODALITIES, ROLES, Result, Store
@@ -77,22 +78,14 @@ def build_report(folder: Path) -> Path:
     if not results:
         raise UserError(f"{path} holds no results yet: run `ssl-suite bench` with this folder first.")
     notes: list[str] = []
-    page = _render(_context(folder, results, read_runs(folder, notes), read_exhibits(folder, notes), notes))
+    page = render(
+        Path(__file__).with_name("report.html.jinja"),
+        _context(folder, results, read_runs(folder, notes), read_exhibits(folder, notes), notes),
+    )
     target, temporary = folder / "report.html", folder / f".report.{os.getpid()}.tmp"  # `core.files` would load torch
     temporary.write_text(page, encoding="utf-8", newline="\n")
     temporary.replace(target)
     return target
-
-
-def _render(context: dict[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=figures.number, compact=figures.compact, duration=figures.duration)
-    return environment.get_template("report.html.jinja").render(context).lstrip()
 
 
 def _context(

@@ -9,7 +9,7 @@ import os
 import sys
 
 from ssl_suite import __version__
-from ssl_suite.cli import bench, config, embed, export, generate, listing, prepare, report, results
+from ssl_suite.cli import analyze, bench, config, embed, export, generate, listing, prepare, report, results
 from ssl_suite.cli.parser import row
 from ssl_suite.core.errors import Interrupted, UserError, nearest
 
@@ -21,6 +21,7 @@ LIGHTNING = {
 }
 OTHERS = {
     "bench": bench,
+    "analyze": analyze,
     "prepare": prepare,
     "embed": embed,
     "generate": generate,

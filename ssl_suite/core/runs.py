@@ -12,6 +12,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from ssl_suite.core.checkpoint import BEST, LAST
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import ENCODER, encoder_folders
+from ssl_suite.core.milestones import PATTERN
 
 CHECKPOINTS = "checkpoints"
 INHERITED = "SSL_SUITE_DEFAULT_OUT"
@@ -48,8 +49,8 @@ def holds_run(folder: Path) -> bool:
 
 def remove_run(folder: Path) -> None:
     """Removes the encoder and checkpoints of an earlier run, and nothing else, so that they are not taken for new."""
-    for name in (LAST, BEST):
-        (folder / CHECKPOINTS / name).unlink(missing_ok=True)
+    for path in (folder / CHECKPOINTS / LAST, folder / CHECKPOINTS / BEST, *(folder / CHECKPOINTS).glob(PATTERN)):
+        path.unlink(missing_ok=True)
     if encoder_folders(folder / ENCODER):
         shutil.rmtree(folder / ENCODER)
 
