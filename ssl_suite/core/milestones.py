@@ -41,9 +41,11 @@ class Milestones(pl.Callback):
         return milestone == step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.global_step == 0:
+        self._kept = trainer.global_step or -1
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self._kept < 0:  # not before: another callback clears the folder when training starts
             self._keep(trainer, pl_module)
-        self._kept = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step > self._kept and self.is_due(trainer.global_step):
