@@ -41,7 +41,7 @@ class LogMel(nn.Module):
         super().__init__()
         within("mels", mels, low=1, high=WINDOW // 2 + 1, whole=True)
         within("stack", stack, low=1, high=1000, whole=True)
-        self.dim, self.stack, self.stride = mels * stack, stack, HOP * stack
+        self.mels, self.stack, self.dim, self.stride = mels, stack, mels * stack, HOP * stack
         self.mel = MelSpectrogram(RATE, n_fft=WINDOW, hop_length=HOP, n_mels=mels, center=True, pad_mode="constant")
         for name, buffer in self.mel.named_buffers():  # constants: not part of the weights
             module, _, key = name.rpartition(".")
@@ -59,7 +59,10 @@ class LogMel(nn.Module):
 
     def normalize(self, energies: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Normalises and stacks what `energies` gave."""
-        frames = normalize_frames(energies, mask)
+        return self.stacked(normalize_frames(energies, mask), mask)
+
+    def stacked(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, mels), 0 in the padding → (B, ⌈T / stack⌉, stack · mels), and which are real."""
         if self.stack > 1:
             pad = -frames.shape[1] % self.stack
             frames = F.pad(frames, (0, 0, 0, pad)).reshape(len(frames), -1, self.dim)

@@ -30,7 +30,7 @@ RECIPES: dict[str, tuple[type[Method], tuple[str, ...], str, set[str]]] = {
     "dinosr": (DinoSR, ("dinosr",), "dinosr_small", {"top", "codes", "momentum"}),
     "spidr": (SpidR, ("dinosr", "spidr"), "dinosr_small", {"top", "codes", "momentum"}),
     "hubert": (HuBERT, ("hubert",), "hubert_small", {"spans", "seen"}),
-    "wavlm": (WavLM, ("wavlm",), "hubert_small", {"spans", "seen"}),
+    "wavlm": (WavLM, ("wavlm",), "wavlm_small", {"spans", "seen"}),
     "wav2vec2": (Wav2Vec2, ("wav2vec2",), "wav2vec2_small", {"spans", "codebooks"}),
     "cpc": (CPC, ("cpc",), "cpc_small", set()),
 }

@@ -18,7 +18,7 @@ from ssl_suite.core.optim import Optim
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.methods.speech.front_end import FrontEnd, expect_both_sides, real_frames
-from ssl_suite.methods.speech.spans import Spans
+from ssl_suite.methods.speech.spans import Spans, frame_counts, frame_terms
 
 
 class HuBERT(Method):
@@ -84,11 +84,9 @@ class HuBERT(Method):
         logits = self.logits(states)  # (B, T, units)
         units = aligned(batch, mask)
         losses = F.cross_entropy(logits.mT, units, ignore_index=IGNORE, reduction="none")  # (B, T)
-        at, beside = hidden & (units != IGNORE), ~hidden & (units != IGNORE)
-        terms = {"hidden": Term((losses * at).sum(), at.sum())}
-        if self.seen:
-            terms["seen"] = Term((losses * beside).sum(), beside.sum(), self.seen)
-        right = Term(((logits.argmax(-1) == units) & at).sum(), at.sum())
+        known = units != IGNORE
+        terms = frame_terms(losses, hidden, known, self.seen)
+        right = Term(((logits.argmax(-1) == units) & hidden).sum(), terms["hidden"].count)
         terms |= self.front_end.terms(self.encoder, frames, mask)
         return StepOutput(terms, {"accuracy": right}, masked_mean(states.detach(), mask))
 
@@ -99,8 +97,7 @@ class HuBERT(Method):
     def counts(self, batch: SpeechBatch) -> dict[str, Tensor]:
         mask = real_frames(self.encoder, batch)
         hidden, known = self.spans.draw(mask, batch.seed), aligned(batch, mask) != IGNORE
-        counts = {"hidden": (hidden & known).sum()} | self.front_end.counts(self.encoder, mask)
-        return counts | ({"seen": (~hidden & known).sum()} if self.seen else {})
+        return frame_counts(hidden, known, self.seen) | self.front_end.counts(self.encoder, mask)
 
 
 def aligned(batch: SpeechBatch, mask: Tensor) -> Tensor:

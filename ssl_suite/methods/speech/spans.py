@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ssl_suite.core.check import within
 from ssl_suite.core.random import uniform
+from ssl_suite.core.term import Term
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,21 @@ class Spans:
         scores = uniform(seeds, hidden.shape[1], stream).masked_fill(~hidden, -1.0)
         rank = scores.argsort(1, descending=True).argsort(1)
         return hidden & (rank < hidden.sum(1).min())
+
+
+def frame_terms(losses: Tensor, hidden: Tensor, known: Tensor, seen: float) -> dict[str, Term]:
+    """The loss at hidden frames and, with weight `seen`, at the others (HuBERT, arXiv:2106.07447, equation 3).
+
+    Args:
+        losses: of each frame.
+        hidden: of the same shape, True = the student does not see it.
+        known: the same, True = there is something to be predicted.
+        seen: 0 leaves the others out.
+    """
+    parts = {"hidden": (hidden & known, 1.0)} | ({"seen": (~hidden & known, seen)} if seen else {})
+    return {name: Term((losses * part).sum(), part.sum(), scale) for name, (part, scale) in parts.items()}
+
+
+def frame_counts(hidden: Tensor, known: Tensor, seen: float) -> dict[str, Tensor]:
+    """What `frame_terms` counts."""
+    return {"hidden": (hidden & known).sum()} | ({"seen": (~hidden & known).sum()} if seen else {})
