@@ -14,6 +14,9 @@ from ssl_suite.core.random import item_seed
 Key = tuple[int, int]
 """(epoch, index): what a dataset is asked for, so that a worker can seed the item."""
 
+PADDING = 0.05
+"""Share of a batch of similar lengths that may be padding."""
+
 
 def plain_batches(n: int, batch_size: int, seed: int, epoch: int, drop_last: bool) -> list[list[int]]:
     """A random permutation cut into batches."""
@@ -52,9 +55,10 @@ def budget_batches(
 ) -> list[list[int]]:
     """Batches whose padded size max(length) · B stays within `budget` (seconds, tokens); every item in each epoch.
 
-    Items are sorted by lengths stretched at random by up to `jitter`, so each epoch has other batches. Their number is
-    that of the first epochs: one that needs more is stretched less (by nothing, it needs the fewest there can be), one
-    that needs fewer halves its largest.
+    Items are sorted by lengths stretched at random by up to `jitter`, so each epoch has other batches; by up to a half
+    or a quarter of it, where that is what keeps padding within `PADDING`. Their number is that of the first epochs: one
+    that needs more is stretched less (by nothing, it needs the fewest there can be), one that needs fewer halves its
+    largest.
 
     Args:
         lengths: of each item; one longer than `budget` is a batch of its own.
@@ -63,6 +67,8 @@ def budget_batches(
         epoch: which one.
         jitter: how much longer, relatively, an item may count than it is when the items are sorted.
     """
+    tried = (jitter, jitter / 2, jitter / 4)
+    jitter = next((j for j in tried if padding(lengths, _fill(lengths, budget, seed, 0, j)) <= PADDING), jitter)
     number = max(len(_fill(lengths, budget, seed, e, jitter)) for e in range(3))
     steps = (_fill(lengths, budget, seed, epoch, share * jitter) for share in (1.0, 0.5, 0.25, 0.0))
     batches = next(made for made in steps if len(made) <= number)
@@ -77,6 +83,12 @@ def budget_batches(
             heappush(largest, (-len(batches[j]), j))
     generator = torch.Generator().manual_seed(item_seed(seed, epoch, number))
     return [batches[i] for i in torch.randperm(number, generator=generator).tolist()]
+
+
+def padding(lengths: Sequence[float], batches: list[list[int]]) -> float:
+    """Share of padding in batches as long as their longest items."""
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    return 1 - sum(lengths[i] for batch in batches for i in batch) / padded
 
 
 def _fill(lengths: Sequence[float], budget: float, seed: int, epoch: int, jitter: float) -> list[list[int]]:
