@@ -166,30 +166,69 @@ class Waveform(nn.Module):
             lengths = ((lengths - k) // s + 1).clamp(min=0)
         return lengths.clamp(min=1)
 
-    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
-        """(B, T, C), and which are real."""
+    def forward(self, batch: SpeechBatch, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Convolves.
+
+        Args:
+            batch: of B recordings.
+            wanted: (B, T) real frames, the only ones to be made, at the cost of these; the host waits for their number.
+
+        Returns:
+            (B, T, C), 0 where a frame is not wanted, and which are real.
+        """
         wave = batch.wave
         if self.normalize:
             real = lengths_to_mask(batch.lengths, wave.shape[1])
             wave = normalize_frames(wave[..., None], real, eps=1e-7).squeeze(-1)
         wave = F.pad(wave, (0, max(0, WINDOW - wave.shape[1])))
-        x = self.first(wave, self.frames(batch.lengths, 1))
-        for i, convolution in enumerate(self.convolutions):
-            if i:
-                x = convolve(x, convolution)
-            if not self.grouped:
-                x = self.norms[i](x)
-            x = F.gelu(x)  # (B, T_i, C)
+        filters, shift = self.first(wave, self.frames(batch.lengths, 1))
+        if wanted is None:
+            windows = wave.unfold(1, self.kernels[0], self.strides[0])  # (B, T_1, K)
+            x = self.others(torch.baddbmm(shift, windows, filters))
+        else:
+            x = self.joined(wave, filters, shift, wanted)
         return x, lengths_to_mask(self.frames(batch.lengths), x.shape[1])
 
-    def first(self, wave: Tensor, frames: Tensor) -> Tensor:
-        """(B, N) → (B, T_1, C), of which (B,) are real: a product with windows, normalised where that is over time."""
+    def joined(self, wave: Tensor, filters: Tensor, shift: Tensor, wanted: Tensor) -> Tensor:
+        """Frame t hears block t of 320 samples and some of the next: such blocks are laid end to end, as one recording.
+
+        Args:
+            wave: (B, N).
+            filters: (B, K, C) of the first convolution.
+            shift: (B, 1, C) of what it gives.
+            wanted: (B, T).
+
+        Returns:
+            (B, T, C).
+        """
+        (b, t), first = wanted.shape, self.stride // self.strides[0]
+        kept = F.pad(wanted, (0, 1)) | F.pad(wanted, (1, 0))  # (B, T + 1) blocks
+        kept[0, :2] = True  # something always is: all weights have a gradient
+        at = kept.nonzero(as_tuple=True)  # of M blocks
+        blocks = F.pad(wave, (0, (t + 1) * self.stride - wave.shape[1])).view(b, t + 1, self.stride)[at]
+        samples = F.pad(blocks.flatten(), (0, self.kernels[0] - self.strides[0]))
+        windows = samples.unfold(0, self.kernels[0], self.strides[0]).unflatten(0, (-1, first))  # (M, 64, K)
+        x = torch.baddbmm(shift[at[0]], windows, filters[at[0]])  # (M, 64, C)
+        x = self.others(x.flatten(0, 1)[None])[0]  # (M − 1, C): the last block only ends a frame
+        between = ~F.pad(wanted, (0, 1))[at][:-1, None]  # frames of a block and one from elsewhere
+        out = x.new_zeros(b, t + 1, x.shape[1])
+        return out.index_put((at[0][:-1], at[1][:-1]), x.masked_fill(between, 0.0))[:, :t]
+
+    def first(self, wave: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, C) filters of the first convolution, normalised where that is over time, and (B, 1, C) their shift."""
         convolution = self.convolutions[0]
         if self.grouped:
             return self.norms[0](wave, frames, convolution)
-        windows = wave.unfold(1, self.kernels[0], self.strides[0])
-        x = torch.bmm(windows, convolution.weight[:, 0].T.expand(len(wave), -1, -1))
-        return x if convolution.bias is None else x + convolution.bias
+        shift = wave.new_zeros(self.dim) if convolution.bias is None else convolution.bias
+        filters = convolution.weight[:, 0].T
+        return filters.expand(len(wave), -1, -1), shift.expand(len(wave), 1, -1)
+
+    def others(self, x: Tensor) -> Tensor:
+        """(B, T_1, C), what the first convolution gives → (B, T, C)."""
+        for i, convolution in enumerate(self.convolutions):
+            x = convolve(x, convolution) if i else x
+            x = F.gelu(x if self.grouped else self.norms[i](x))
+        return x
 
 
 class NormOverTime(nn.Module):
@@ -204,8 +243,8 @@ class NormOverTime(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
-    def forward(self, wave: Tensor, frames: Tensor, convolution: nn.Conv1d) -> Tensor:
-        """(B, N) waveforms, of which (B,) frames are real → (B, T, C) the convolution's output, normalised."""
+    def forward(self, wave: Tensor, frames: Tensor, convolution: nn.Conv1d) -> tuple[Tensor, Tensor]:
+        """(B, N) waveforms, of which (B,) frames are real → normalising filters (B, K, C) and shifts (B, 1, C)."""
         windows = wave.unfold(1, *convolution.kernel_size, *convolution.stride)  # (B, T, K)
         real = lengths_to_mask(frames, windows.shape[1])[..., None]
         wide = torch.float32 if wave.device.type == "mps" else torch.float64  # wᵀΣw cancels where w is a high pass
@@ -219,5 +258,4 @@ class NormOverTime(nn.Module):
             shift = self.bias - scale * (mean.squeeze(1) @ weight.mT)
             if convolution.bias is not None:
                 shift = shift + 0 * convolution.bias  # it is in the mean too: no effect, and a gradient of 0
-            scaled = scale[..., None] * weight  # (B, C, K)
-        return torch.baddbmm(shift[:, None].to(wave), windows, scaled.mT.to(wave))
+            return (scale[..., None] * weight).mT.to(wave), shift[:, None].to(wave)

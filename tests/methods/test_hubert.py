@@ -16,7 +16,7 @@ from ssl_suite.core.batch import IGNORE, SpeechBatch
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.random import item_seed
 from ssl_suite.encoders.waves import Mixing
-from ssl_suite.methods.speech.front_end import FrontEnd
+from ssl_suite.methods.speech.front_end import FrontEnd, real_frames
 from ssl_suite.methods.speech.hubert import HuBERT
 from ssl_suite.methods.speech.spans import Spans
 from ssl_suite.methods.speech.wavlm import WavLM
@@ -202,3 +202,42 @@ def test_wavlm_predicts_the_units_of_the_clean_voice_from_the_mixture() -> None:
     expected = hubert().step(replace(b, wave=mixture))
     torch.testing.assert_close(model.step(b).total(), expected.total())
     assert model.counts(b) == {name: term.count for name, term in expected.terms.items()}
+
+
+@pytest.mark.parametrize("shape", [{"conv_norm": "group"}, {"conv_bias": True, "normalize": True}])
+def test_hidden_frames_need_no_features_but_for_the_penalty(shape: dict[str, Any]) -> None:
+    """Losses and gradients are those of all features, of which the penalty takes the seen ones."""
+    b, lengths = batch([*LENGTHS, 500]), [*LENGTHS, 500]
+    found = []
+    for penalized in ("all", "seen"):
+        torch.manual_seed(0)
+        made = encoder(frontend="waveform", **shape)
+        model = HuBERT(made, Spans(0.8, 4, 2), dim=8, penalized=penalized)
+        model.build(UNITS)
+        if penalized == "all":
+            hear_some_of_all(model)
+        out = model.step(b)
+        assert out.terms["penalty"].count == model.counts(b)["penalty"] < real_frames(made, b).sum()
+        out.total().backward()
+        found.append({n: t.mean for n, t in out.terms.items()} | {n: p.grad for n, p in model.named_parameters()})
+    assert len(lengths) == len(b)
+    for name, theirs in found[0].items():
+        torch.testing.assert_close(found[1][name], theirs, atol=1e-5 * float(theirs.detach().abs().max()), rtol=1e-5)
+
+
+def hear_some_of_all(model: HuBERT) -> None:
+    """Features are made of all frames, and the penalty is of those that are seen."""
+    model.heard = lambda mask, hidden: mask & ~hidden  # type: ignore[method-assign]
+    frontend = model.encoder.frontend.forward
+    model.encoder.frontend.forward = lambda b, wanted: frontend(b)
+
+
+def test_something_is_heard_where_all_is_hidden() -> None:
+    model, b = hubert(wave=True, penalized="seen"), batch([400, 400])
+    model.spans = Spans(1.0, 1, 2)
+    b.target = torch.zeros(2, 1, dtype=torch.long)
+    out = model.step(b)
+    out.total().backward()
+    assert out.terms["penalty"].count == 0
+    assert out.terms["hidden"].count == 2
+    assert all(p.grad is not None for p in model.parameters())

@@ -11,6 +11,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.encoder import expect
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.term import Term
+from ssl_suite.encoders.frontend import Waveform
 from ssl_suite.encoders.speech import SpeechEncoder
 
 
@@ -32,9 +33,10 @@ class FrontEnd:
         within("front_end.gradient", self.gradient, low=0, high=1)
         within("front_end.penalty", self.penalty, low=0)
 
-    def read(self, encoder: SpeechEncoder, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
-        """(B, T, F) features, and which are real."""
-        frames, mask = encoder.frontend(batch)
+    def read(self, encoder: SpeechEncoder, batch: SpeechBatch, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, T, F) features, and which are real; where (B, T) `wanted` are named, those alone need be right."""
+        some = {} if wanted is None or not isinstance(encoder.frontend, Waveform) else {"wanted": wanted}
+        frames, mask = encoder.frontend(batch, **some)
         if frames.requires_grad:
             frames.register_hook(lambda gradient: self.gradient * gradient)
         return frames, mask

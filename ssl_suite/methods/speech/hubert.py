@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.batch import IGNORE, SpeechBatch
-from ssl_suite.core.check import within
+from ssl_suite.core.check import one_of, within
 from ssl_suite.core.data import Request
 from ssl_suite.core.encoder import Encoder, masked_mean
 from ssl_suite.core.errors import UserError
@@ -34,6 +35,8 @@ class HuBERT(Method):
         temperature: τ, of their cosine.
         seen: weight of the loss at frames that are not hidden: 1 − α of equation 3 over α; the paper's is 0.
         front_end: how one that learns is held.
+        penalized: frames that its penalty is of: all of them, as in the authors' code, or the seen ones alone. Nothing
+            else asks for features of hidden frames: they are then not made, which saves half the convolutions.
         optim: how weights are updated.
     """
 
@@ -48,6 +51,7 @@ class HuBERT(Method):
         temperature: float = 0.1,
         seen: float = 0.0,
         front_end: FrontEnd = FrontEnd(),
+        penalized: Literal["all", "seen"] = "all",
         optim: Optim = Optim(lr=5e-4, betas=(0.9, 0.98), eps=1e-6, schedule="linear", warmup_ratio=0.08),
     ) -> None:
         super().__init__(encoder, optim)
@@ -55,7 +59,9 @@ class HuBERT(Method):
         within("dim", dim, low=1, whole=True)
         within("temperature", temperature, above=0)
         within("seen", seen, low=0)
-        self.spans, self.temperature, self.seen, self.front_end = spans, temperature, seen, front_end
+        one_of("penalized", penalized, ("all", "seen"))
+        self.spans, self.temperature, self.seen = spans, temperature, seen
+        self.front_end, self.penalized = front_end, penalized
         self.hole = nn.Parameter(torch.rand(self.encoder.dim))
         self.project = nn.Linear(self.encoder.dim, dim)
 
@@ -77,9 +83,11 @@ class HuBERT(Method):
         self.codes = nn.Parameter(torch.rand(units, self.project.out_features))
 
     def step(self, batch: SpeechBatch) -> StepOutput:
-        frames, mask = self.front_end.read(self.encoder, batch)
-        tokens = self.encoder.enter(frames, mask)
+        mask = real_frames(self.encoder, batch)
         hidden = self.spans.draw(mask, batch.seed)
+        heard = self.heard(mask, hidden)
+        frames, _ = self.front_end.read(self.encoder, batch, None if heard is mask else heard)
+        tokens = self.encoder.enter(frames, mask)
         states = self.encoder.contextualise(tokens.replace(hidden, self.hole)).states[-1]
         logits = self.logits(states)  # (B, T, units)
         units = aligned(batch, mask)
@@ -87,8 +95,12 @@ class HuBERT(Method):
         known = units != IGNORE
         terms = frame_terms(losses, hidden, known, self.seen)
         right = Term(((logits.argmax(-1) == units) & hidden).sum(), terms["hidden"].count)
-        terms |= self.front_end.terms(self.encoder, frames, mask)
+        terms |= self.front_end.terms(self.encoder, frames, heard)
         return StepOutput(terms, {"accuracy": right}, masked_mean(states.detach(), mask))
+
+    def heard(self, mask: Tensor, hidden: Tensor) -> Tensor:
+        """(B, T) the frames that features are made of."""
+        return mask & ~hidden if self.penalized == "seen" else mask
 
     def logits(self, states: Tensor) -> Tensor:
         """Cosine of projected states (B, T, D) with each unit's embedding, over τ (equation 2)."""
@@ -97,7 +109,8 @@ class HuBERT(Method):
     def counts(self, batch: SpeechBatch) -> dict[str, Tensor]:
         mask = real_frames(self.encoder, batch)
         hidden, known = self.spans.draw(mask, batch.seed), aligned(batch, mask) != IGNORE
-        return frame_counts(hidden, known, self.seen) | self.front_end.counts(self.encoder, mask)
+        penalty = self.front_end.counts(self.encoder, self.heard(mask, hidden))
+        return frame_counts(hidden, known, self.seen) | penalty
 
 
 def aligned(batch: SpeechBatch, mask: Tensor) -> Tensor:
