@@ -25,6 +25,7 @@ SPARSE += ["window-4096", "step-blocks-4096", "step-local-4096"]
         ("image", ["simclr", "augmentation", "cutting"], []),
         ("visible", ["vit", "speech-trunk", "data2vec-step"], []),
         ("speech", ["wav2vec2", "hubert", "apc", "log-mel"], ["transformers"]),
+        ("pretraining_speech", ["wav2vec2", "hubert", "best-rq", "downstream"], ["transformers"]),
         ("verification", ["equal-error-rate"], ["scipy"]),
         ("query_by_example", ["prompts", "quesst"], ["scipy", "dtw"]),
     ],
