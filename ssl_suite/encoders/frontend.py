@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,12 @@ from ssl_suite.encoders.strided import convolve
 
 RATE, WINDOW, HOP = 16000, 400, 160
 """25 ms windows every 10 ms, as all log-mel upstreams of SUPERB."""
+
+Count = TypeVar("Count", int, Tensor)
+
+
+def at_least_one(count: Count) -> Count:
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
 
 
 def normalize_frames(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
@@ -47,7 +53,7 @@ class LogMel(nn.Module):
             module, _, key = name.rpartition(".")
             self.mel.get_submodule(module).register_buffer(key, buffer, persistent=False)
 
-    def frames(self, lengths: Tensor) -> Tensor:
+    def frames(self, lengths: Count) -> Count:
         """Samples → frames; the last may reach into the zeros after the end."""
         return (lengths // HOP + self.stack) // self.stack
 
@@ -96,9 +102,9 @@ class MelCepstra(nn.Module):
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
 
-    def frames(self, lengths: Tensor) -> Tensor:
+    def frames(self, lengths: Count) -> Count:
         """Samples → windows that lie within them; at least one."""
-        return ((lengths - WINDOW) // HOP + 1).clamp(min=1)
+        return at_least_one((lengths - WINDOW) // HOP + 1)
 
     def forward(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
         """(B, T, 39), and which are real."""
@@ -160,11 +166,11 @@ class Waveform(nn.Module):
             [NormOverTime(channels)] if self.grouped else [nn.LayerNorm(channels) for _ in self.kernels]
         )
 
-    def frames(self, lengths: Tensor, convolutions: int = len(kernels)) -> Tensor:
+    def frames(self, lengths: Count, convolutions: int = len(kernels)) -> Count:
         """Samples → frames that the first so many convolutions make of them; at least one."""
         for k, s in list(zip(self.kernels, self.strides, strict=True))[:convolutions]:
-            lengths = ((lengths - k) // s + 1).clamp(min=0)
-        return lengths.clamp(min=1)
+            lengths = (lengths - k) // s + 1  # once there is none, there is none above
+        return at_least_one(lengths)
 
     def forward(self, batch: SpeechBatch, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Convolves.

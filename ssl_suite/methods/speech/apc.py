@@ -67,7 +67,7 @@ def check_reach(data: DataModule, encoder: SpeechEncoder, steps: int) -> None:
     """Raises UserError where no utterance of the training data is long enough to predict `steps` ahead."""
     if not (seconds := data.lengths("train")):
         return
-    states = int(encoder.frontend.frames(torch.tensor(max(seconds) * RATE).long()))
+    states = encoder.frontend.frames(int(max(seconds) * RATE))
     if steps >= states:
         raise UserError(
             f"steps is {steps}, but the longest utterance of {data.source_name} has {states} states as it is read: "

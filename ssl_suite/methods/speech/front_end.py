@@ -60,8 +60,7 @@ def learns(encoder: SpeechEncoder) -> bool:
 def real_frames(encoder: SpeechEncoder, batch: SpeechBatch) -> Tensor:
     """(B, T) the mask that the front end would give, without running it."""
     frames = encoder.frontend.frames
-    size = frames(batch.lengths.new_tensor(batch.wave.shape[1], device="cpu"))
-    return lengths_to_mask(frames(batch.lengths), int(size))
+    return lengths_to_mask(frames(batch.lengths), frames(batch.wave.shape[1]))
 
 
 def expect_both_sides(encoder: SpeechEncoder, asker: str) -> None:
