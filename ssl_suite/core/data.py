@@ -23,6 +23,7 @@ from ssl_suite.core.loader import Loader
 from ssl_suite.core.random import run_seed
 from ssl_suite.core.request import Request
 from ssl_suite.core.sampler import EpochSampler, EvalSampler, Key, joined, plain_batches
+from ssl_suite.core.sharding import place
 from ssl_suite.core.task import Labels
 from ssl_suite.core.workers import heed_the_run_alone
 
@@ -343,8 +344,8 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @property
     def place(self) -> tuple[int, int]:
-        """This process' rank, and how many there are."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """This process' rank among those that read other rows, and how many there are."""
+        return place(self.trainer) if self.trainer else (0, 1)
 
     def _position(self) -> int:
         return batches_done(self.trainer) if self.trainer else 0

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from ssl_suite.core.batch import Batch, JointBatch
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.term import Term
 from ssl_suite.plugins import load_all
+
+if TYPE_CHECKING:
+    from ssl_suite.core.tensor_parallel import Plan
 
 Modality = Literal["text", "image", "speech"]
 SUITE = "ssl_suite"
@@ -203,6 +206,16 @@ class Encoder(nn.Module, ABC):
     def blocks(self) -> list[nn.Module]:
         """Parts that run through their own `forward`, compiled and sharded one by one; default: none."""
         return []
+
+    def tensor_plan(self, size: int) -> Plan:
+        """How its matrices are cut over `size` processes, see `core.tensor_parallel`.
+
+        Raises:
+            UserError: they cannot be.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot be cut over a tensor-parallel group; take configs/trainer/fsdp.yaml."
+        )
 
     def feed_forwards(self) -> list[nn.Module]:
         """Of each block the part whose output is added last; see `core.outputs`. Default: none."""

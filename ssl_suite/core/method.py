@@ -22,7 +22,7 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.folder import ENCODER
 from ssl_suite.core.module import TrainModule, detached
 from ssl_suite.core.optim import Optim
-from ssl_suite.core.sharding import whole
+from ssl_suite.core.sharding import place, whole
 from ssl_suite.core.term import Term
 from ssl_suite.core.weights import load_strictly, untied
 
@@ -114,6 +114,10 @@ class Method(TrainModule):
         """
         return {name: term.count for name, term in self.step(batch).terms.items()}
 
+    def forward_flops(self, length: int) -> float | None:
+        """FLOPs of `step` forward for each row of `length`, for `ssl-suite plan`; None where that is not known."""
+        return None
+
     def after_step(self) -> None:
         """Called after each optimizer step and its teachers' update: moves a queue, a centre, a codebook."""
 
@@ -192,7 +196,7 @@ class Method(TrainModule):
     @property
     def _micro_batches(self) -> int:
         """Batches that share an optimizer step, over ranks and accumulation."""
-        return self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return place(self.trainer)[1] * self.trainer.accumulate_grad_batches
 
     @torch.no_grad()
     def _count(self, out: StepOutput) -> dict[str, Tensor]:
@@ -201,7 +205,8 @@ class Method(TrainModule):
         counts += [self.counts(self.data.finish(batch.to(self.device))) for batch in self.data.following]
         columns = [[torch.as_tensor(c[name], device=self.device).float() for c in counts] for name in counts[0]]
         sums = torch.stack([torch.stack(column).sum() for column in columns])
-        total = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        alike = self.trainer.world_size // place(self.trainer)[1]  # ranks that count the same rows
+        total = self.trainer.strategy.reduce(sums, reduce_op="sum") / alike
         return dict(zip(counts[0], total.unbind(), strict=True))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -32,7 +32,10 @@ from ssl_suite.core.optim import Optim, build_optimizer, build_schedule, check_c
 from ssl_suite.core.outcomes import Example, by_id, gathered
 from ssl_suite.core.random import item_seed, seed_all
 from ssl_suite.core.resume import check_settings, position, settings, settle, start
-from ssl_suite.core.sharding import FSDP2, shard
+from ssl_suite.core.sharding import FSDP2, place, shard
+
+if TYPE_CHECKING:
+    from ssl_suite.core.tensor_parallel import Plan
 
 
 class TrainModule(pl.LightningModule, ABC):
@@ -107,7 +110,17 @@ class TrainModule(pl.LightningModule, ABC):
         if getattr(self.trainer.strategy, "_layer_sync", None) is not None:  # sync_batchnorm
             sync_batch_norms(self, everywhere=self.trainer.strategy.root_device.type == "cpu")
         if isinstance(self.trainer.strategy, FSDP2):
-            shard(self, self.trainer.strategy.root_device)
+            shard(self, self.trainer.strategy)
+
+    def tensor_plan(self, size: int) -> Plan:
+        """How its modules are cut over a group of `size` processes that read the same rows.
+
+        Raises:
+            UserError: they cannot be.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot be cut over a tensor-parallel group; take configs/trainer/fsdp.yaml."
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         raise NotImplementedError("Method and Finetune say what a step is")
@@ -122,7 +135,7 @@ class TrainModule(pl.LightningModule, ABC):
             groups = split_matrices(groups, hidden_matrices(self))
         check_cover(self, groups)
         trainer = self.trainer
-        global_batch = self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        global_batch = self.data.batch_size * place(trainer)[1] * trainer.accumulate_grad_batches
         optimizer = build_optimizer(self.optim, groups, self.optim.scaled_lr(global_batch))
         trainer.fit_loop.setup_data()  # with max_steps alone, Lightning has not counted the batches yet
         total = int(trainer.estimated_stepping_batches)
@@ -150,7 +163,7 @@ class TrainModule(pl.LightningModule, ABC):
                 if group["decays"]:
                     group["weight_decay"] = decay
         done = batches_done(self.trainer)
-        seed_all(item_seed(run_seed(), self.global_rank, done))
+        seed_all(item_seed(run_seed(), place(self.trainer)[0], done))
         if self.logging_now:
             rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups if not group.get("constant_lr")]
             self.log("train/lr", max(rates))

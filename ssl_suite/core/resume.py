@@ -12,6 +12,7 @@ from pytorch_lightning.loops.loop import _Loop
 
 from ssl_suite.core.data import batches_done, run_seed
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.sharding import place
 
 if TYPE_CHECKING:
     from ssl_suite.core.module import TrainModule
@@ -42,7 +43,7 @@ def settings(module: TrainModule) -> dict[str, Any]:
     found |= flat(asdict(module.optim), "model.optim")
     for name, encoder in module.encoders.items():
         found |= {name: type(encoder).__name__} | flat(encoder.config, name)
-    found |= {"seed_everything": run_seed(), "number of processes": trainer.world_size}
+    found |= {"seed_everything": run_seed(), "number of processes": place(trainer)[1]}
     return found | {"training data": data.fingerprint("train"), WRITTEN: bool(given)}
 
 

@@ -13,6 +13,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.tensor_parallel import Plan, Vocabulary
 from ssl_suite.encoders.likelihood import token_log_likelihoods
 from ssl_suite.encoders.masks import positions_within
 from ssl_suite.encoders.transformer import Dropout, KVCache, Places, Transformer, TrunkConfig, init_weights
@@ -188,6 +189,14 @@ class TextEncoder(Encoder):
 
     def blocks(self) -> list[nn.Module]:
         return list(self.trunk.blocks)
+
+    def tensor_plan(self, size: int) -> Plan:
+        if self.tokens.num_embeddings % size:
+            raise UserError(
+                f"tensor_parallel {size} must divide the encoder's vocab_size, which is {self.tokens.num_embeddings}; "
+                "it may have more rows than its tokenizer has words."
+            )
+        return {"tokens": Vocabulary()} | {f"trunk.{n}": style for n, style in self.trunk.tensor_plan(size).items()}
 
     def feed_forwards(self) -> list[nn.Module]:
         return [block.feed_forward for block in self.trunk.blocks]  # type: ignore[misc]

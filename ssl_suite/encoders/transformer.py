@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.tensor_parallel import Columns, Plan, Rows
 from ssl_suite.encoders.masks import AttentionMask
 from ssl_suite.encoders.positions import BiasGate, RelativeBias, rotate
 from ssl_suite.encoders.sparse import BlockMask, band, big_bird, near
@@ -146,7 +147,7 @@ class Attention(nn.Module):
 
     def __init__(self, c: TrunkConfig) -> None:
         super().__init__()
-        self.heads, self.causal, self.rotary, self.config = c.heads, c.causal, c.positions == "rotary", c
+        self.width, self.causal, self.rotary, self.config = c.dim // c.heads, c.causal, c.positions == "rotary", c
         self.qkv, self.out = nn.Linear(c.dim, 3 * c.dim, c.bias), nn.Linear(c.dim, c.dim, c.bias)
         self.gate = BiasGate(c.dim, c.heads) if c.buckets else None
 
@@ -160,8 +161,8 @@ class Attention(nn.Module):
         places: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
-        b, t, d = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
+        t = x.shape[1]
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.width)).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         start = cache.seen(layer) if cache is not None else 0
         if self.rotary:
             c = self.config
@@ -180,7 +181,7 @@ class Attention(nn.Module):
             y = mask.attend(q, k, v)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        y = y.transpose(1, 2).reshape(b, t, d)
+        y = y.transpose(1, 2).flatten(2)
         return self.out(y if at is None else y[at])
 
     def matrices(self) -> dict[Tensor, int]:
@@ -331,6 +332,19 @@ class Transformer(nn.Module):
         if self.bias is None:
             return None
         return self.bias(torch.arange(x.shape[1], device=x.device)[None] if places is None else places)
+
+    def tensor_plan(self, size: int) -> Plan:
+        """Attention is cut by its heads, the feed-forward layer by its hidden units (arXiv:1909.08053, section 3)."""
+        c = self.config
+        if c.buckets or c.attention == "blocks":
+            raise UserError("Relative bias (buckets) and attention by blocks are not cut: trainer/fsdp.yaml.")
+        for name, n in (("heads", c.heads), ("ffn", c.hidden)):
+            if n % size:
+                raise UserError(f"tensor_parallel {size} must divide the encoder's {name}, which is {n}.")
+        gates = 2 if c.gated else 1
+        plan: Plan = {"attention.qkv": Columns(3), "attention.out": Rows()}
+        plan |= {"feed_forward.up": Columns(gates), "feed_forward.down": Rows()}
+        return {f"blocks.*.{name}": style for name, style in plan.items()} if c.layers else {}
 
     def dropped(self, x: Tensor, y: Tensor) -> Tensor:
         """A block's output, or at times its input: computed all the same, so that every parameter has a gradient.

@@ -41,3 +41,8 @@ def test_cudnn_tries_its_kernels_for_inputs_of_one_size_alone(capsys: pytest.Cap
     """For speech it would try them anew at every length."""
     for recipe, wanted in (("image/simclr.yaml", True), ("speech/apc.yaml", None), ("text/bert.yaml", None)):
         assert printed(capsys, recipe, "trainer/gpu.yaml")["trainer"]["benchmark"] is wanted
+
+
+def test_matrices_are_shared_by_the_groups_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    strategy = printed(capsys, "text/bert.yaml", "trainer/tensor_parallel.yaml")["trainer"]["strategy"]
+    assert strategy["init_args"] == {"zero": 3, "tensor_parallel": 2}

@@ -17,7 +17,7 @@ from ssl_suite.encoders.transformer import Attention, Dropout, KVCache, Transfor
 def naive_attention(attention: Attention, x: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax of scaled dot products, one head and one query at a time."""
     b, t, d = x.shape
-    h, w = attention.heads, d // attention.heads
+    h, w = attention.config.heads, d // attention.config.heads
     q, k, v = (p.view(b, t, h, w) for p in attention.qkv(x).chunk(3, -1))
     out = torch.zeros(b, t, h, w)
     for i in range(b):

@@ -14,11 +14,12 @@ from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.tensor_parallel import Plan, part_of
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id
 from ssl_suite.encoders.transformer import KVCache
-from ssl_suite.methods.text.vocabulary import vocabulary_loss
+from ssl_suite.methods.text.vocabulary import encoder_flops, product_flops, vocabulary_loss
 
 
 class CausalLM(Method):
@@ -49,7 +50,8 @@ class CausalLM(Method):
     def step(self, batch: TextBatch) -> StepOutput:
         encoded, at = self.encoder(batch), self.predicted(batch).nonzero(as_tuple=True)
         states, targets = encoded.states[-1][:, :-1][at], batch.ids[:, 1:][at]
-        loss = Term(vocabulary_loss(states, self.encoder.tokens.weight, None, targets), len(targets))
+        words = self.encoder.tokens
+        loss = Term(vocabulary_loss(states, words.weight, None, targets, part_of(words)), len(targets))
         return StepOutput(loss, features=encoded.pooled)
 
     def predicted(self, batch: TextBatch) -> Tensor:
@@ -57,6 +59,12 @@ class CausalLM(Method):
         d = batch.documents
         same = batch.ids[:, :-1] != self.end_id if d is None else d[:, :-1] == d[:, 1:]
         return batch.mask[:, 1:] & same
+
+    def tensor_plan(self, size: int) -> Plan:
+        return {f"encoder.{name}": style for name, style in self.encoder.tensor_plan(size).items()}
+
+    def forward_flops(self, length: int) -> float:
+        return encoder_flops(self.encoder, length) + product_flops(self.encoder.tokens.weight, length - 1)
 
     def counts(self, batch: TextBatch) -> dict[str, Tensor]:
         return {"loss": self.predicted(batch).sum()}

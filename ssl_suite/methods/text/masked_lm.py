@@ -16,12 +16,13 @@ from ssl_suite.core.encoder import Encoder, expect
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
+from ssl_suite.core.tensor_parallel import Plan, part_of
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.tokenizer import special_ids, token_id, word_starts
 from ssl_suite.methods.text.corrupt import maskable, replace_tokens
 from ssl_suite.methods.text.mask import Mask
-from ssl_suite.methods.text.vocabulary import vocabulary_loss
+from ssl_suite.methods.text.vocabulary import encoder_flops, product_flops, vocabulary_loss
 
 
 class MaskedLM(Method):
@@ -102,8 +103,8 @@ class MaskedLM(Method):
         places = torch.cat([at[0], first]), torch.cat([at[1], torch.zeros_like(first)])
         output, cls = self.encoder.output_at(replace(batch, ids=corrupted), places).tensor_split([len(at[0])])
         states, targets = self.head.transform(output), batch.ids[at]  # (M, D), (M,)
-        words = self.encoder.tokens.weight
-        loss = Term(vocabulary_loss(states, words, self.head.bias, targets), len(targets))
+        words = self.encoder.tokens
+        loss = Term(vocabulary_loss(states, words.weight, self.head.bias, targets, part_of(words)), len(targets))
         if self.pairs == "none":
             return StepOutput(loss, features=output)
         assert batch.pair is not None
@@ -111,6 +112,14 @@ class MaskedLM(Method):
         pair_loss = Term(F.cross_entropy(logits, batch.pair, reduction="sum"), n)
         right = (logits.argmax(1) == batch.pair).float().mean()
         return StepOutput({"token_loss": loss, "pair_loss": pair_loss}, {"pair_accuracy": right}, output)
+
+    def tensor_plan(self, size: int) -> Plan:
+        return {f"encoder.{name}": style for name, style in self.encoder.tensor_plan(size).items()}
+
+    def forward_flops(self, length: int) -> float:
+        predicted = self.rate * length
+        heads = product_flops(self.head.dense.weight, predicted) + product_flops(self.encoder.tokens.weight, predicted)
+        return encoder_flops(self.encoder, length) + heads
 
     def counts(self, batch: TextBatch) -> dict[str, Tensor | float]:
         masked = self.corrupt(batch)[1].sum()

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.tensor_parallel import Part
 from ssl_suite.encoders.likelihood import rows_at_once
+from ssl_suite.encoders.text import TextEncoder
 
 
-def vocabulary_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+def vocabulary_loss(
+    states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, part: Part = Part()
+) -> Tensor:
     """Σ cross-entropy of `states @ weight.T + bias` against `targets`, without ever holding all logits.
 
     The gradient is made with the loss, chunk by chunk, as in Liger (arXiv:2410.10989, section 3.2): memory is that of
@@ -23,18 +29,22 @@ def vocabulary_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets
         weight: (V, D), of the word embedding.
         bias: (V,) or None.
         targets: (M,) ids.
+        part: which of the words this process has, where others of its tensor-parallel group have the rest: `weight` is
+            (V / size, D) then, and each row's maximum, sum and target are shared (arXiv:1909.08053, section 3).
 
     Returns:
         Scalar float32; 0 where M is 0.
     """
-    return _VocabularyLoss.apply(states, weight, bias, targets, torch.is_grad_enabled())
+    bias = None if bias is None else part.cut(bias)
+    return _VocabularyLoss.apply(states, weight, bias, targets, part, torch.is_grad_enabled())
 
 
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, training: bool
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, part: Part, training: bool
     ) -> Tensor:
+        targets, here = own_words(targets, len(weight), part)
         device = states.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
         words, inputs = weight.to(dtype), states.to(dtype)
@@ -45,13 +55,13 @@ class _VocabularyLoss(torch.autograd.Function):
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if training else None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if training and bias is not None else None
         for start in range(0, len(states), rows):
-            x, y = inputs[start : start + rows], targets[start : start + rows]
+            x, y, ours = (t[start : start + rows] for t in (inputs, targets, here))
             z = torch.mm(x, words.T, out=buffer[: len(x)]).float()  # (rows, V)
             if bias is not None:
                 z.add_(bias)
-            z.sub_(z.amax(-1, keepdim=True))
-            target = z.gather(1, y[:, None])
-            total = z.exp_().sum(-1, keepdim=True)  # z / total is the softmax
+            z.sub_(part.max(z.amax(-1, keepdim=True)))
+            target = part.sum(z.gather(1, y[:, None]) * ours)
+            total = part.sum(z.exp_().sum(-1, keepdim=True))  # z / total is the softmax
             loss += (total.log() - target).sum()
             if d_states is None or d_weight is None:
                 continue
@@ -64,10 +74,11 @@ class _VocabularyLoss(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += (z.T @ total.reciprocal())[:, 0]
         if d_states is not None and d_weight is not None:  # the targets' own share of softmax − one-hot
-            d_states -= words[targets]
-            d_weight.index_add_(0, targets, inputs.float(), alpha=-1)
+            d_states -= words[targets] * here.to(dtype)
+            d_weight.index_add_(0, targets, inputs.float() * here, alpha=-1)
             if d_bias is not None:
-                d_bias.index_add_(0, targets, torch.ones_like(targets, dtype=torch.float32), alpha=-1)
+                d_bias.index_add_(0, targets, here[:, 0].float(), alpha=-1)
+            part.sum(d_states)
         ctx.save_for_backward(d_states, d_weight, d_bias)
         ctx.dtypes = states.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss
@@ -76,7 +87,29 @@ class _VocabularyLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *(d if d is None else (d * scale).to(dtype) for d, dtype in saved), None, None
+        return *(d if d is None else (d * scale).to(dtype) for d, dtype in saved), None, None, None
+
+
+def encoder_flops(encoder: TextEncoder, length: int) -> float:
+    """FLOPs of a row of `length` tokens through an encoder, by torch's counter on the meta device."""
+    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    row = ids[:, 0]
+    batch = TextBatch(row, row, None, ids, torch.ones_like(ids, dtype=torch.bool), dense=True)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(batch)
+    return float(counter.get_total_flops())
+
+
+def product_flops(weight: Tensor, rows: float) -> float:
+    """FLOPs of `rows` states times a matrix."""
+    return 2 * rows * weight.numel()
+
+
+def own_words(targets: Tensor, words: int, part: Part) -> tuple[Tensor, Tensor]:
+    """(M,) which of this process' own words each target is, 0 where it is another's; (M, 1) whether it is."""
+    own = targets - part.rank * words
+    here = (own >= 0) & (own < words)
+    return own * here, here[:, None]
 
 
 @torch.no_grad()
