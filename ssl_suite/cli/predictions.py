@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from ssl_suite.core.data import DataModule
-from ssl_suite.core.files import write_text
+from ssl_suite.core.files import write_bytes, write_text
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.outcomes import gathered
 
@@ -43,10 +44,7 @@ class WritePredictions(pl.Callback):
                 if not trainer.is_global_zero:
                     continue
                 if files := task.files(rows, data, split):
-                    for name, content in files.items():
-                        name = named(name, split, plain)
-                        write_text(self.folder / name, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-                        print(f"{self.folder / name}: {len(content)} predictions")
+                    self._write({named(name, split, plain): content for name, content in files.items()}, len(rows))
                     continue
             rank = f"-rank{trainer.global_rank}" if task is None and trainer.world_size > 1 else ""
             path = self.folder / named(f"predictions{rank}.jsonl", split, plain)
@@ -58,6 +56,21 @@ class WritePredictions(pl.Callback):
             if task is not None and len(rows) == data.size(split) and (sheet := data.submission(split, answers)):
                 write_text(self.folder / sheet[0], sheet[1])
                 print(f"{self.folder / sheet[0]}: for the leaderboard")
+
+    def _write(self, files: dict[str, Any], rows: int) -> None:
+        """A task's own files, for so many rows; those of bytes are one a row or more, in a folder."""
+        folders = Counter[Path]()
+        for name, content in files.items():
+            path = self.folder / name
+            if isinstance(content, bytes):
+                write_bytes(path, content)
+                folders[path.parent] += 1
+                continue
+            text = isinstance(content, str)
+            write_text(path, content if text else json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+            print(f"{path}: {rows if text else len(content)} predictions")
+        for folder, count in folders.items():
+            print(f"{folder}: {count} files of {rows} predictions")
 
 
 def named(name: str, split: str, plain: str) -> str:

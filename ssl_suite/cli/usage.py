@@ -11,6 +11,7 @@ from ssl_suite.cli.explain import explain, of_lightning
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import Interrupted, UserError
+from ssl_suite.core.masking import Masking
 from ssl_suite.core.module import TrainModule
 from ssl_suite.core.task import Task
 
@@ -55,7 +56,7 @@ def classes() -> dict[str, type]:
             found[sub.__name__] = sub
             walk(sub)
 
-    for base in (TrainModule, DataModule, Encoder, Task, pl.Callback):
+    for base in (TrainModule, DataModule, Encoder, Task, Masking, pl.Callback):
         walk(base)
     return found
 

@@ -84,6 +84,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def sweep(folder: Path) -> None:
     """Removes what killed writes left in a folder nobody else writes to; a folder that was moved aside comes back."""
     for leftover in sorted(folder.glob(".*"), reverse=True):  # .old before .new

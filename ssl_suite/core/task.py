@@ -124,7 +124,9 @@ class Task(nn.Module, ABC):
         return self.decode(output, mask)
 
     def files(self, rows: list[tuple[int, Any]], data: DataModule, split: str) -> dict[str, Any]:
-        """Prediction files in a benchmark's own format: name → content to write as JSON; none: one row an item.
+        """Prediction files in a benchmark's own format: name → content; none: one row an item.
+
+        Text and bytes are written as they are, anything else as JSON.
 
         Args:
             rows: (item, what `predict` kept of it), of all ranks.

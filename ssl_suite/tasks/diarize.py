@@ -147,6 +147,18 @@ class Diarize(Task):
         said = self._said(output, mask, *self.settings[int(self.chosen)])
         return [[segments(voice) for voice in row.T] for row in said.cpu()]
 
+    def files(self, rows: list[tuple[int, Any]], data: DataModule, split: str) -> dict[str, str]:
+        """Who speaks when, in seconds, as RTTM (NIST's Rich Transcription), which md-eval and dscore read."""
+        assert data.request is not None
+        names, second = data.ids(split), data.preprocess(data.request)["sample_rate"] / data.request.stride
+        lines = [
+            f"SPEAKER {'_'.join(names[i].split())} 1 {first / second:.3f} {(last - first) / second:.3f} <NA> <NA> "
+            f"{voice} <NA> <NA>\n"
+            for i, voices in sorted(rows)
+            for first, last, voice in sorted((*part, k) for k, parts in enumerate(voices) for part in parts)
+        ]
+        return {"predictions.rttm": "".join(lines)}
+
 
 class Total(Metric):
     """Errors of all recordings, (K, 4) by each setting."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -18,6 +20,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.orders import all_orders, cheapest
+from ssl_suite.tasks.quality import expect_measures, mean_of
 from ssl_suite.tasks.recurrent import BLSTM
 
 EPS = torch.finfo(torch.float32).eps
@@ -31,12 +34,14 @@ class Masked(NamedTuple):
         masks: (B, C, F, K) for each voice, between 0 and 1.
         lengths: (B,) samples.
         wave: (B, N) the mixture.
+        rate: samples a second.
     """
 
     spectrum: Tensor
     masks: Tensor
     lengths: Tensor
     wave: Tensor
+    rate: int = 16000
 
 
 class Separate(Task):
@@ -53,11 +58,12 @@ class Separate(Task):
         layers: of them.
         dropout: between them.
         window: samples of a spectrum; one begins at every state of the encoder.
+        measures: `stoi` and `pesq` beside it, which are of the extra `quality` and take a while.
     """
 
     sequence = True
     target: dict[str, str]
-    inputs = ("wave", "lengths")
+    inputs = ("wave", "lengths", "rate")
     main = "si_sdri"
     labels: dict[str, list[str]]
     window: Tensor
@@ -69,6 +75,7 @@ class Separate(Task):
         layers: int = 3,
         dropout: float = 0.1,
         window: int = 1024,
+        measures: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if not voices or len(set(voices)) != len(voices):
@@ -77,7 +84,9 @@ class Separate(Task):
         within("task.layers", layers, low=1, whole=True)
         within("task.dropout", dropout, low=0, below=1)
         within("task.window", window, low=2, whole=True)
+        expect_measures(measures)
         all_orders(len(voices), torch.device("cpu"))  # not too many
+        self.measures = tuple(measures)
         self.voices, self.target = tuple(voices), dict.fromkeys(voices, "waveform")
         self.hidden, self.layers, self.dropout, self.size = hidden, layers, dropout, window
         self.hop = 1
@@ -97,14 +106,14 @@ class Separate(Task):
                 f"{2 * self.hop} or more, which overlap."
             )
 
-    def forward(self, features: Tensor, mask: Tensor, wave: Tensor, lengths: Tensor) -> Masked:
+    def forward(self, features: Tensor, mask: Tensor, wave: Tensor, lengths: Tensor, rate: int = 16000) -> Masked:
         spectrum = self.spectrum(wave)
         states = self.head(self.blstm(features, mask)).sigmoid()  # (B, T, C · F)
         at = torch.arange(spectrum.shape[2], device=wave.device)
         last = (mask.sum(1, keepdim=True) - 1).clamp(min=0)
         at = torch.minimum(at[None], last)  # (B, K): there are a few more spectra than states
         masks = states.gather(1, at[..., None].expand(-1, -1, states.shape[2]))
-        return Masked(spectrum, masks.unflatten(2, (len(self.voices), -1)).permute(0, 2, 3, 1), lengths, wave)
+        return Masked(spectrum, masks.unflatten(2, (len(self.voices), -1)).permute(0, 2, 3, 1), lengths, wave, rate)
 
     def spectrum(self, wave: Tensor) -> Tensor:
         """(..., N) → (..., F, K), at every place that sees any of it, whatever it is padded to."""
@@ -148,12 +157,26 @@ class Separate(Task):
         return -cheapest(-clear)[0] / len(self.voices), before, true.any(2).all(1)
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({"si_sdri": MeanMetric(), "si_sdr": MeanMetric()}, compute_groups=False)
+        names = ("si_sdri", "si_sdr", *self.measures)
+        return MetricCollection({name: MeanMetric() for name in names}, compute_groups=False)
 
     def update(self, metrics: MetricCollection, output: Masked, mask: Tensor, target: dict[str, Tensor]) -> None:
         clear, before, heard = self.judged(output, target)
         cast(MeanMetric, metrics["si_sdri"]).update(clear - before, heard.float())
         cast(MeanMetric, metrics["si_sdr"]).update(clear, heard.float())
+        for name in self.measures:
+            for said, true in self._pairs(output, target):
+                if (value := mean_of(name, said, true, output.rate)) is not None:
+                    cast(MeanMetric, metrics[name]).update(value)
+
+    def _pairs(self, output: Masked, target: dict[str, Tensor]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """(C, N) the voices of each input, and those that they are meant for."""
+        said, true = self.separated(output), self._voices(output, target)
+        mask = lengths_to_mask(output.lengths, output.wave.shape[1])
+        order = cheapest(-si_sdr(said[:, :, None], true[:, None], mask[:, None, None]))[1]  # (B, C)
+        meant = true.gather(1, order[..., None].expand_as(true))
+        for row, n in enumerate(output.lengths.tolist()):
+            yield tuple(waves[row, :, :n].double().cpu().numpy() for waves in (said, meant))  # type: ignore[misc]
 
     def outcomes(self, output: Masked, mask: Tensor, target: dict[str, Tensor]) -> list[Outcome]:
         clear, before, heard = self.judged(output, target)
@@ -165,6 +188,20 @@ class Separate(Task):
         waves = self.separated(output)
         rows = zip(waves.tolist(), output.lengths.tolist(), strict=True)
         return [{v: voice[:n] for v, voice in zip(self.voices, row, strict=True)} for row, n in rows]
+
+    def files(self, rows: list[tuple[int, Any]], data: DataModule, split: str) -> dict[str, bytes]:
+        """A WAV file of floats for each voice."""
+        import soundfile
+
+        assert data.request is not None
+        rate, names, found = data.preprocess(data.request)["sample_rate"], data.ids(split), {}
+        for i, voices in sorted(rows, key=lambda row: row[0]):
+            name = "".join(c if c.isalnum() or c in "-_." else "_" for c in names[i])
+            for voice, wave in voices.items():
+                file = io.BytesIO()
+                soundfile.write(file, wave, rate, format="WAV", subtype="FLOAT")
+                found[f"separated/{name}-{voice}.wav"] = file.getvalue()
+        return found
 
 
 def si_sdr(said: Tensor, true: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 from cli_recipes import QUICK
+from pyannote.database.util import load_rttm
 
 from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.store import Store
@@ -49,6 +51,20 @@ def test_a_recipe_leaves_results_with_their_outcomes(
     assert len(shares) == load_encoder(pretrained["speech"] / "encoder").num_states
     assert sum(shares) == pytest.approx(1, abs=1e-4)
     assert len(set(shares)) == len(shares), "they were learned"
+    if name not in ("diarize", "separate"):
+        return
+    checkpoint = f"--ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
+    assert main(["predict", *arguments[1:], options[0], checkpoint, f"--out={tmp_path}/said", *QUICK[:3]]) == 0
+    if name == "separate":
+        files = sorted((tmp_path / "said/separated").iterdir())
+        assert len(files) == 48
+        voices = [soundfile.read(file)[0] for file in files[:2]]
+        assert voices[0].shape == voices[1].shape
+        assert abs(voices[0]).max() > 0
+        return
+    turns = load_rttm(tmp_path / "said/predictions.rttm")
+    assert 1 <= len(turns) <= 24
+    assert all(turn.end <= 16 for said in turns.values() for turn in said.itersegments())
 
 
 def test_verification_without_training_leaves_results(
