@@ -1,4 +1,4 @@
-"""`ssl-suite prepare tokenizer`, `prepare tokens` and `prepare units`: what a run needs beforehand."""
+"""`ssl-suite prepare tokenizer`, `tokens`, `units` and `manifest`: what a run needs beforehand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 from ssl_suite.cli.parser import Parser, place
 
-ABOUT = "train a tokenizer, tokenise a corpus, or make units of speech, ahead of training"
+ABOUT = "train a tokenizer, tokenise a corpus, make units of speech or list it, ahead of training"
 
 
 def command(arguments: list[str]) -> None:
     parser = Parser("ssl-suite prepare", description=ABOUT)
-    parts = parser.add_subparsers(dest="what", required=True, parser_class=Parser, metavar="tokenizer, tokens or units")
+    parts = parser.add_subparsers(
+        dest="what", required=True, parser_class=Parser, metavar="tokenizer, tokens, units or manifest"
+    )
     tokenizer = parts.add_parser("tokenizer", help="train one", description="train a tokenizer on the training split")
     tokens = parts.add_parser("tokens", help="tokenise", description="build the token files that training will use")
     for part in (tokenizer, tokens):
@@ -27,10 +29,16 @@ def command(arguments: list[str]) -> None:
     tokenizer.add_argument("--out", type=place, required=True, help="folder for tokenizer.json")
     tokens.add_argument("--tokenizer", default="wordpiece", help="tokenizer.json, its folder, or a kind to train")
     add_units(parts)
+    add_manifest(parts)
     options = vars(parser.parse_args(arguments))
     what = options.pop("what")
     if what == "units":
         print("\n".join(units(**options)))
+        return
+    if what == "manifest":
+        from ssl_suite.data.speech.manifest import prepare_manifest
+
+        print("\n".join(prepare_manifest(**options)))
         return
     from ssl_suite.data.text.prepare import prepare_tokenizer, prepare_tokens
 
@@ -52,6 +60,16 @@ def add_units(parts: argparse._SubParsersAction[Parser]) -> None:
     part.add_argument("--batch_seconds", type=float, default=120.0, help="of padded audio the encoder sees together")
     part.add_argument("--workers", type=int, default=0, help="processes that read")
     part.add_argument("--out", type=place, required=True, help="folder to write")
+
+
+def add_manifest(parts: argparse._SubParsersAction[Parser]) -> None:
+    about = "tables of recordings with their seconds; broken ones are named apart; started again, it goes on"
+    part = parts.add_parser("manifest", help="list speech", description=about)
+    part.add_argument("--source", required=True, help="as data.source: a folder, a table, or LAYOUT:FOLDER")
+    part.add_argument("--column", default="audio", help="of the audio")
+    part.add_argument("--headers", action="store_true", help="believe the files' headers instead of decoding all")
+    part.add_argument("--workers", type=int, default=0, help="processes that read")
+    part.add_argument("--out", type=place, required=True, help="folder to write; data.source takes it")
 
 
 def units(out: Path, labels: str | None, batch_seconds: float, workers: int, **recipe: object) -> list[str]:

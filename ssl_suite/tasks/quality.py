@@ -43,8 +43,8 @@ def expect_measures(names: Sequence[str]) -> None:
             raise UserError(f"{name.upper()} needs {MEASURES[name][0]}: pip install 'ssl_suite[quality]'.")
 
 
-def mean_of(name: str, said: Sequence[Wave], true: Sequence[Wave], rate: int) -> float | None:
-    """Of the voices of one input, in the order of what is true; None where one of them cannot be measured."""
+def mean_of(name: str, said: Wave, true: Wave, rate: int) -> float | None:
+    """Of the (C, N) voices of one input, as they are meant; None where one of them cannot be measured."""
     found = [MEASURES[name][1](*pair, rate) for pair in zip(said, true, strict=True)]
     values = [value for value in found if value is not None]
     return sum(values) / len(values) if len(values) == len(found) else None

@@ -75,7 +75,7 @@ def test_mistakes_are_one_sentence(text_file: str, tmp_path: Path, fails: Callab
     assert "Did you mean text?" in fails(*tokenizer, text_file, "--column", "texd", *out)
     assert "invalid choice: 'wordpeace'" in fails(*tokenizer, text_file, "--kind", "wordpeace", *out)
     assert "required: --source" in fails("prepare", "tokens")
-    assert "tokenizer, tokens or units" in fails("prepare")
+    assert "tokenizer, tokens, units or manifest" in fails("prepare")
     (tmp_path / "a.jsonl").write_text('{"text": "good"}\n{"text": null}\n')
     assert "a.jsonl, row 2" in fails(*tokens, str(tmp_path / "a.jsonl"), "--tokenizer", "byte")
     assert not (tmp_path / "made").exists()

@@ -168,15 +168,28 @@ def _missing_bytes(content: Path | bytes) -> int:
     return 0 if promised >= STREAMED else max(0, promised - size - 1)  # some leave out the last padding byte
 
 
-def duration(value: Any) -> float:
+def measured(value: Any, where: str) -> float:
     """Seconds, from the header or, where that does not know, by decoding all.
 
-    0 where it cannot be read: the sample itself is reported when it is.
+    Raises:
+        BadItem: it cannot be read, or has no samples; names the file, or `where`.
     """
+    name, content = encoded(value, where)
     try:
-        with _open(encoded(value, "")[1]) as file:
+        with _open(content) as file:
             if isinstance(file, Container) and file.seconds:
                 return file.seconds
-            return (_frames(file) or sum(map(len, _blocks(file, 0, None)))) / file.samplerate
-    except (BadItem, soundfile.LibsndfileError, RuntimeError, ValueError):
+            frames = _frames(file) or sum(map(len, _blocks(file, 0, None)))
+            if frames:
+                return frames / file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+        raise BadItem(f"{name} is not readable audio ({error}).") from None
+    raise BadItem(f"{name} has no samples.")
+
+
+def duration(value: Any) -> float:
+    """The same; 0 where it cannot be read: the sample itself is reported when it is."""
+    try:
+        return measured(value, "")
+    except BadItem:
         return 0.0
