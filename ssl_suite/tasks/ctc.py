@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
@@ -14,6 +15,7 @@ from torchmetrics.text import CharErrorRate, WordErrorRate
 
 from ssl_suite.core.batch import IGNORE
 from ssl_suite.core.check import within
+from ssl_suite.core.data import DataModule
 from ssl_suite.core.outcomes import Outcome
 from ssl_suite.core.task import Task
 from ssl_suite.tasks.beam import BLANK, Beam, Search
@@ -75,6 +77,26 @@ class CTC(Task):
         self.first = nn.Linear(dim, self.projection) if self.projection else nn.Identity()
         self.blstm = BLSTM(self.projection or dim, self.width, self.depth, self.dropout)
         self.head = head(2 * self.width, self.hidden, outputs, self.dropout)
+
+    def meet(self, data: DataModule) -> None:
+        """Says how many references of training are longer than their inputs have states, from which nothing is learned.
+
+        Which states a front end makes of the last samples is its own: one more is allowed for.
+        """
+        lengths = data.lengths("train") if data.has("train") and data.has_targets("train") else None
+        if lengths is None or data.request is None:
+            return
+        a_state = data.request.stride / data.preprocess(data.request).get("sample_rate", 1)
+        states = torch.tensor([int(length / a_state) + 1 for length in lengths])
+        targets = [cast(Tensor, data.target("train", i)) for i in range(len(states))]
+        long = [bool(unfit(n[None], self._sayable(target[None]))) for n, target in zip(states, targets, strict=True)]
+        if some := sum(long):
+            first = long.index(True)
+            rank_zero_warn(
+                f"{data.source_name}: {some} of {len(long)} transcripts of training are longer than their recordings "
+                f"have states ({data.ids('train')[first]}: {len(targets[first])} {self.target} at {int(states[first])} "
+                "states), so nothing is learned from them; mend them, or take an encoder of a smaller stride."
+            )
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) → (B, T, 1 + characters)."""

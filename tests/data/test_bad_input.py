@@ -6,7 +6,7 @@ import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import soundfile
@@ -17,6 +17,7 @@ from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import train_tokenizer
+from ssl_suite.tasks.ctc import CTC
 
 Maker = Callable[..., Path]
 
@@ -499,3 +500,18 @@ def test_rows_without_a_text_are_left_out_if_the_user_says_so(packed: bool, tmp_
     assert data.rows["train"].column("id") == ["a"] * 4
     assert data.rows["train"].where(1).endswith("row 3")
     assert "no row holds a text in 'text'" in complaint(Text(str(tmp_path / "dev.jsonl"), on_error="skip"))
+
+
+def test_transcripts_longer_than_their_recordings_have_states_are_counted(
+    tmp_path: Path, sound: Maker, recwarn: pytest.WarningsRecorder
+) -> None:
+    for i, seconds in enumerate((1.0, 0.2, 0.2)):
+        sound(tmp_path / f"{i}.wav", seconds)
+    said = "it is said in so few states"  # 27 characters, and a double one
+    (tmp_path / "metadata.csv").write_text(f"path,text\n0.wav,{said}\n1.wav,{said}\n2.wav,so\n")
+    data, task = Speech(str(tmp_path), target="text"), CTC()
+    data.serve(Request(target="characters", stride=160))
+    task.build(4, cast(list[str], data.labels))
+    task.meet(data)
+    (found,) = [str(w.message) for w in recwarn if "longer than" in str(w.message)]
+    assert "1 of 3 transcripts of training are longer than their recordings have states (1.wav: 27 characters" in found

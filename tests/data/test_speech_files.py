@@ -259,3 +259,22 @@ def test_what_ffmpeg_would_read_is_said_where_it_is_not_installed(
         BadItem, match=r"a\.m4a is not readable .*pip install 'ssl_suite\[m4a\]' reads such files; else"
     ):
         load_audio({"bytes": None, "path": str(tmp_path / "a.m4a")}, "")
+
+
+def test_videos_are_counted_and_named(tmp_path: Path, sound: Maker, recwarn: pytest.WarningsRecorder) -> None:
+    sound(tmp_path / "a.wav", 1.0)
+    for name in ("b.mp4", "c.MKV", "d.mkv"):
+        (tmp_path / name).write_bytes(b"none")
+    Speech(str(tmp_path)).serve(Request(pretrains=True))
+    (said,) = [str(w.message) for w in recwarn if "passed over" in str(w.message)]
+    assert "passed over 2 .mkv, 1 .mp4: such files are not read, " in said
+
+
+def test_a_header_of_no_possible_rate_is_named(tmp_path: Path, sound: Maker) -> None:
+    path = sound(tmp_path / "a.wav", 1.0)
+    content = bytearray(path.read_bytes())
+    content[24:28] = struct.pack("<I", 3)
+    path.write_bytes(content)
+    with pytest.raises(BadItem, match=r"a\.wav is not readable audio \(its header promises 3 samples a second\)"):
+        read(path)
+    assert duration({"bytes": None, "path": str(path)}) == 0

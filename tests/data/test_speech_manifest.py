@@ -108,6 +108,24 @@ def test_a_scan_goes_on_where_it_was_and_reads_what_has_changed(
     assert (tmp_path / "anew/train.csv").read_text() == (tmp_path / "made/train.csv").read_text() != wanted
 
 
+def test_what_is_clipped_silent_or_beyond_all_scale_is_named(tmp_path: Path) -> None:
+    prompts = Speech("samples:prompts")
+    prompts.serve(Request())
+    (tmp_path / "in").mkdir()
+    for name, factor in (("fine", 0.9), ("clipped", 4.0), ("huge", 300.0), ("silent", 0.0)):
+        for i in range(3):
+            wave = prompts.read("test", i, 0).wave.numpy()
+            wave = wave / abs(wave).max() * factor
+            wave = wave if name == "huge" else wave.clip(-1, 1)
+            soundfile.write(tmp_path / f"in/{name}{i}.wav", wave, 16000, subtype="FLOAT")
+    lines = prepare_manifest(str(tmp_path / "in"), tmp_path / "made")
+    assert lines[1].startswith(f"{tmp_path / 'made/remarks.txt'}: 9 of 12 files are odd")
+    said = dict(line.split(" ", 1) for line in (tmp_path / "made/remarks.txt").read_text().splitlines())
+    for path, what in said.items():
+        assert Path(path).name[:3] == {"is c": "cli", "is s": "sil", "reac": "hug"}[what[:4]]
+    assert len(read(tmp_path / "made/train.csv")) == 12
+
+
 def test_headers_are_believed_where_asked(mixed: Path, tmp_path: Path) -> None:
     prepare_manifest(str(mixed), tmp_path / "made", headers=True)
     named = [Path(row["path"]).name for row in read(tmp_path / "made/train.csv")]

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_suite.core.check import within
@@ -27,14 +28,18 @@ from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.reading import RATE, list_audio, load_audio, measured
 from ssl_suite.data.speech.segments import BEGIN, END, LENGTH, SECONDS, path_of, utterances
 
-SCAN, BROKEN = ".scan.jsonl", "broken.txt"
+SCAN, BROKEN, REMARKS = ".scan.jsonl", "broken.txt", "remarks.txt"
+BEYOND, CLIPPED, FLAT = 1.5, 0.99, 0.005
+"""Louder than 1.5 no file of whole numbers is, resampled or not. A recording is clipped of which more than 0.5 % lies
+within a hundredth of its greatest value: of 200 prompts at most 0.04 %, and, of most that were played twice as loud as
+there is room for, 1 % or more. Of a pure tone 9 % does, which is no speech."""
 CHUNK = 32
 """Files that a process is given at once."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a file is: how long, or why it cannot be read, and whether all of it was decoded to know that.
+    """What a file is: how long, or why it cannot be read; what is odd about it; whether all of it was decoded.
 
     `size` and `time` tell whether it has changed since.
     """
@@ -44,6 +49,7 @@ class Found:
     time: int
     seconds: float
     reason: str = ""
+    remark: str = ""
     decoded: bool = True
 
 
@@ -52,7 +58,8 @@ def prepare_manifest(
 ) -> list[str]:
     """Writes a table for each split of a source: `path`, `seconds`, and what else is known of a recording.
 
-    Recordings that cannot be read are left out, and named in broken.txt with the reason.
+    Recordings that cannot be read are left out, and named in broken.txt with the reason; those that are clipped, silent
+    or beyond all scale stay, and are named in remarks.txt.
 
     Args:
         source: as `Speech.source`.
@@ -87,6 +94,11 @@ def prepare_manifest(
         write_text(out / f"{split}.csv", text)
         lines.append(f"{out / split}.csv: {known:,} of {len(rows):,} recordings, {seconds / 3600:.2f} hours")
     write_text(out / BROKEN, "".join(f"{file.reason}\n" for file in broken))
+    odd = [found[path] for path in paths if found[path].remark]
+    write_text(out / REMARKS, "".join(f"{file.path} {file.remark}\n" for file in odd))
+    if odd:
+        first = f"{odd[0].path} {odd[0].remark}"
+        lines.append(f"{out / REMARKS}: {len(odd)} of {len(paths)} files are odd; the first: {first}")
     if broken:
         lines.append(
             f"{out / BROKEN}: {len(broken)} of {len(paths)} files cannot be read; the first: {broken[0].reason}"
@@ -158,10 +170,23 @@ def look(path: str, headers: bool) -> Found:
     size, time = stamp(path)
     value = {"bytes": None, "path": path}
     try:
-        seconds = measured(value, path) if headers else len(load_audio(value, path)) / RATE
+        if headers:
+            return Found(path, size, time, measured(value, path), decoded=False)
+        wave = load_audio(value, path)
     except BadItem as error:
-        return Found(path, size, time, 0.0, str(error), not headers)
-    return Found(path, size, time, seconds, decoded=not headers)
+        return Found(path, size, time, 0.0, str(error), decoded=not headers)
+    return Found(path, size, time, len(wave) / RATE, remark=remark(wave))
+
+
+def remark(wave: Tensor) -> str:
+    """What is odd about (N,) samples that can be read: silence, clipping; empty where nothing is."""
+    loudest = float(wave.abs().max())
+    if loudest == 0:
+        return "is silent"
+    if loudest > BEYOND:
+        return f"reaches {loudest:.3g} where 1 is the most"
+    share = float((wave.abs() > CLIPPED * loudest).float().mean())
+    return f"is clipped ({share:.0%} of its samples are as loud as the loudest)" if share > FLAT else ""
 
 
 def table(rows: Rows, column: str, found: dict[str, Found], folder: Path) -> tuple[str, int, float]:

@@ -29,11 +29,14 @@ EXTENSIONS = frozenset((
     ".rf64",
 ))  # fmt: skip
 CONTAINERS = frozenset((".m4a", ".m4b", ".aac", ".wma", ".amr", ".ac3", ".ape", ".wv", ".webm", ".mp2", ".mka", ".3gp"))
+VIDEOS = frozenset((".mp4", ".m4v", ".mkv", ".mov", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".ogv"))
 list_audio = (
-    Media("audio", EXTENSIONS | CONTAINERS)
+    Media("audio", EXTENSIONS | CONTAINERS, VIDEOS, "extract their sound, or name them in a metadata.csv")
     if INSTALLED
-    else Media("audio", EXTENSIONS, CONTAINERS, f"convert them ({HINT})")
+    else Media("audio", EXTENSIONS, CONTAINERS | VIDEOS, f"convert them ({HINT})")
 )
+SLOWEST = 1000
+"""Samples a second below which a header lies."""
 FILTER = 20_000_000
 """Greatest product of the reduced rates that are resampled: 441 · 160 for a CD's."""
 BLOCK = 1 << 20
@@ -62,6 +65,8 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
     try:
         with _open(content) as file:
             rate, known = file.samplerate, _frames(file)
+            if rate < SLOWEST:
+                raise ValueError(f"its header promises {rate} samples a second")
             first, last = round(start * rate), known if end == math.inf else round(end * rate)
             last = last if known is None or last is None else min(last, known)
             if channel is None and file.channels > 1:
@@ -179,6 +184,8 @@ def measured(value: Any, where: str) -> float:
         with _open(content) as file:
             if isinstance(file, Container) and file.seconds:
                 return file.seconds
+            if file.samplerate < SLOWEST:
+                raise ValueError(f"its header promises {file.samplerate} samples a second")
             frames = _frames(file) or sum(map(len, _blocks(file, 0, None)))
             if frames:
                 return frames / file.samplerate
