@@ -30,6 +30,7 @@ def run_benchmark(
     encoders: list[str] | None = None,
     settings: Settings | None = None,
     only_tasks: list[str] | None = None,
+    jobs: int = 1,
 ) -> Path:
     """Runs what is not done yet, prints the table and writes the report.
 
@@ -44,6 +45,7 @@ def run_benchmark(
         encoders: folders or URIs of encoders to judge beside the benchmark's own.
         settings: options of all tasks, over the benchmark's own: where the data are, say.
         only_tasks: names of the tasks to keep.
+        jobs: runs of tasks at a time.
 
     Returns:
         The report.
@@ -60,7 +62,7 @@ def run_benchmark(
     out = out or Path("runs") / benchmark.name
     console, started = Console(), time.time()
     with locked(out):
-        work = Work(benchmark, out, console, through)
+        work = Work(benchmark, out, console, through, jobs)
         work.pretrain()
         work.judge()
         with console.status("Exhibits and report"):

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import math
 import shlex
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from ssl_suite import __version__
+from ssl_suite.bench.attempts import attempt, attempts, quiet
 from ssl_suite.bench.benchmark import Benchmark, Job, Pretraining, Settings, TaskEntry, command, jobs
 from ssl_suite.bench.commands import CommandLine, Resolved
 from ssl_suite.bench.identity import data_hash, model_name, recipe_hash, shape_name
 from ssl_suite.bench.record import PROTOCOL_VERSION
 from ssl_suite.bench.store import Result, Store
-from ssl_suite.core.errors import Interrupted, UserError
-from ssl_suite.core.files import write_text
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import PROVENANCE, fingerprint, save_encoder
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.load import load_encoder
@@ -31,7 +27,6 @@ from ssl_suite.core.module import encoder_shape, weights_hash
 from ssl_suite.core.reading import read_json
 
 QUIET: Settings = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
-LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,15 @@ class Work:
         out: folder for everything.
         console: for progress.
         through: runs the command lines.
+        jobs: runs of tasks at a time.
 
     Attributes:
         made: the encoders that are there to be judged.
         failures: a sentence for each run that failed.
     """
 
-    def __init__(self, benchmark: Benchmark, out: Path, console: Console, through: CommandLine) -> None:
-        self.benchmark, self.out, self.console, self.through = benchmark, out, console, through
+    def __init__(self, benchmark: Benchmark, out: Path, console: Console, through: CommandLine, jobs: int = 1) -> None:
+        self.benchmark, self.out, self.console, self.through, self.jobs = benchmark, out, console, through, jobs
         self.made: list[Pretraining] = []
         self.failures: list[str] = []
         self.recipes = {e.name: self._resolve(self._pretraining(e)) for e in benchmark.encoders if e.source is None}
@@ -85,7 +81,7 @@ class Work:
                 self.console.print(f"ssl-suite {shlex.join(arguments)}", style="dim", soft_wrap=True)
                 pretrain = partial(self.through.run, arguments)
                 units = partial(_make_units, entry, entry.unit_folder(self.out))
-                if error := self._try(units, folder.parent) or self._try(pretrain, folder.parent):
+                if error := attempt(units, folder.parent) or attempt(pretrain, folder.parent):
                     self._fail(folder.parent, error)
                     continue
             self.made.append(entry)
@@ -97,15 +93,19 @@ class Work:
         wanted = [(job, self._identity(job)) for job in everything]
         left = [(c, i) for c, i in wanted if not any(_is_of(row, c, i) for row in store.rows(run=str(c.folder)))]
         self.console.rule(f"Judging: {len(wanted)} runs, {len(wanted) - len(left)} done before")
-        for number, (job, identity) in enumerate(left, 1):
-            place, title = str(job.folder), f"[{number:>3}/{len(left)}] {job.task.name}: {job.label}"
-            arguments = self._judging(job)
-            if error := self._try(partial(self.through.run, arguments), self.out / place):
-                self._fail(Path(place), error)
-                store.add([_failed(job, identity, arguments, error)], instead_of=place)
+        commands = [self._judging(job) for job, _ in left]
+        runs = [
+            (partial(self.through.run, c), self.out / job.folder) for c, (job, _) in zip(commands, left, strict=True)
+        ]
+        for number, (place, error) in enumerate(attempts(runs, self.jobs), 1):
+            (job, identity), folder = left[place], str(left[place][0].folder)
+            if error:
+                self._fail(Path(folder), error)
+                store.add([_failed(job, identity, commands[place], error)], instead_of=folder)
                 continue
-            main = [row for row in store.rows(run=place) if row.main]
+            main = [row for row in store.rows(run=folder) if row.main]
             said = f"{main[0].metric} {main[0].value:.3f}" if main else "no result"
+            title = f"[{number:>3}/{len(left)}] {job.task.name}: {job.label}"
             self.console.print(f"{title}, seed {job.seed}: {said}", markup=False, highlight=False)
 
     def _pretraining(self, entry: Pretraining) -> list[str]:
@@ -138,22 +138,8 @@ class Work:
             )  # fmt: skip
         return Identity(*self.encoders[job.source], known.data_hash, known.recipe)
 
-    def _try(self, run: Callable[[], Any], folder: Path) -> str:
-        """Runs something; returns why it failed, or "". A fault that is not the user's leaves its traceback."""
-        try:
-            with _quiet():
-                run()
-        except Interrupted:
-            raise
-        except (UserError, OSError) as error:
-            return str(error)
-        except Exception as error:  # one run's trouble is not the others'
-            write_text(folder / "error.txt", traceback.format_exc())
-            return f"{type(error).__name__}: {error} (see {folder / 'error.txt'})"
-        return ""
-
     def _resolve(self, arguments: list[str]) -> Resolved:
-        with _quiet():
+        with quiet():
             return self.through.resolve(arguments)
 
     def _fail(self, place: Path, error: str) -> None:
@@ -230,16 +216,3 @@ def _keep(entry: Pretraining, folder: Path) -> None:
     save_encoder(
         encoder, folder, {**known, "name": entry.name, "source": entry.source, "weights": fingerprint(encoder)}
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Lightning's notes about each of many short runs off the terminal."""
-    levels = {name: logging.getLogger(name).level for name in LIGHTNING}
-    for name in LIGHTNING:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

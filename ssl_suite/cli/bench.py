@@ -20,14 +20,21 @@ def command(arguments: list[str]) -> None:
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="NAME=VALUE", help="options of all tasks"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs of tasks at a time, which share out the threads of one; default: 1"
+    )
     options = parser.parse_args(arguments)
     from ssl_suite.bench.runner import run_benchmark
     from ssl_suite.cli import fit
     from ssl_suite.cli.recipes import find
+    from ssl_suite.core.check import within
 
     for setting in options.set:
         if "=" not in setting:
             parser.error(f"--set wants NAME=VALUE, not {setting!r}")
     settings = dict(setting.split("=", 1) for setting in options.set)
+    within("--jobs", options.jobs, low=1, whole=True)
     path = find(options.config)
-    run_benchmark(path, fit, options.out, options.only, options.seeds, options.encoders, settings, options.tasks)
+    run_benchmark(
+        path, fit, options.out, options.only, options.seeds, options.encoders, settings, options.tasks, options.jobs
+    )

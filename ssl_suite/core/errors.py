@@ -36,5 +36,8 @@ class Interrupted(Exception):
     """
 
     def __init__(self, number: int, kept: str) -> None:
-        super().__init__(f"Stopped by {signal.Signals(number).name}; {kept}")
-        self.signal = number
+        super().__init__(number, kept)  # what it is made of again in another process
+        self.signal, self.kept = number, kept
+
+    def __str__(self) -> str:
+        return f"Stopped by {signal.Signals(self.signal).name}; {self.kept}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ import torch
 import yaml
 
 from ssl_suite.bench import runner
+from ssl_suite.bench.attempts import attempts
 from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import fit, main
@@ -163,6 +166,40 @@ def test_a_run_that_fails_is_a_row_and_does_not_stop_the_others(
     mended, said = bench()
     assert ran(said) == 2
     assert not any(row.error for row in mended)
+
+
+def test_two_runs_at_a_time_give_what_one_after_another_does(
+    bench: Callable[..., tuple[list[Result], str]], tmp_path: Path
+) -> None:
+    def values(rows: list[Result]) -> dict[str, float]:
+        return {row.run: row.value for row in rows}
+
+    single, _ = bench("--jobs", "1")
+    shutil.rmtree(tmp_path / "out")
+    double, said = bench("--jobs", "2")
+    assert ran(said) == 8
+    assert values(double) == pytest.approx(values(single), abs=1e-6)  # the sums of other threads are rounded otherwise
+    assert ran(bench("--jobs", "2")[1]) == 0
+
+
+def test_a_run_that_fails_in_a_process_of_its_own_is_told(tmp_path: Path) -> None:
+    runs = [(partial(missing, "x"), tmp_path), (partial(int, "3"), tmp_path), (partial(int, "y"), tmp_path)]
+    ended = dict(attempts(runs, jobs=2))
+    assert (ended[0], ended[1]) == ("No x.", "")
+    assert ended[2].startswith("ValueError: invalid literal")
+    assert "Traceback" in (tmp_path / "error.txt").read_text()
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM; go on later"):
+        list(attempts([(stopped, tmp_path)], jobs=2))
+    with pytest.raises(UserError, match="lower --jobs"):
+        list(attempts([(partial(os._exit, 9), tmp_path)], jobs=2))
+
+
+def missing(name: str) -> None:
+    raise UserError(f"No {name}.")
+
+
+def stopped() -> None:
+    raise Interrupted(signal.SIGTERM, "go on later.")
 
 
 def test_a_signal_stops_the_benchmark_and_is_no_failed_run(

@@ -173,6 +173,19 @@ def test_training_is_cropped_with_its_targets_and_validation_is_whole() -> None:
     assert pretrains.read("validation", 0, 0).target is None
 
 
+def test_few_voices_are_drawn_evenly_over_the_speakers_by_the_runs_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = served(labels=20)
+    assert (few.size("train"), few.size("test"), few.labels_used) == (20, served().size("test"), 20)
+    speakers = Counter(few.rows["train"].column("speaker"))
+    assert set(speakers) == set(served().rows["train"].column("speaker"))
+    assert max(speakers.values()) - min(speakers.values()) <= 1
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert served(labels=20).fingerprint("train") != few.fingerprint("train")
+    assert served(Request(pretrains=True), labels=20).size("train") > 20  # no labels are used, so none are few
+    with pytest.raises(UserError, match="labels: 100000 asked"):
+        served(labels=100_000)
+
+
 def test_lengths_are_those_of_the_mixtures() -> None:
     data = served()
     for index, seconds in enumerate(data.lengths("test")[:20]):

@@ -129,7 +129,8 @@ class SourceData(DataModule):
             targets.warn_of_unseen()
             targets.warn_of_shared()
             if self.label_budget is not None and request.target:  # pretraining needs no labels, so none are few
-                self._keep_few(targets)
+                self._expect("train")
+                self._keep_few(targets.strata("train"))
                 answered = self._rows_with_targets(request)
                 targets = read_targets(answered, columns, kind, self.labels, self.clean, request.stride)
             self.targets = targets
@@ -200,10 +201,9 @@ class SourceData(DataModule):
         rank_zero_warn(f"{rows.name}: {len(rows) - len(keep)} of {len(rows)} rows hold no text and were left out.")
         return rows.take(keep)
 
-    def _keep_few(self, targets: Targets | SlotTargets) -> None:
+    def _keep_few(self, strata: list[Any]) -> None:
+        """Draws the rows that a task learns from, evenly over the classes `strata` of all."""
         assert self.label_budget is not None
-        self._expect("train")
-        strata = targets.strata("train")
         if self.label_budget > len(strata):
             raise UserError(f"labels: {self.label_budget} asked, {self.rows['train'].name} has {len(strata)} rows.")
         self.rows["train"] = self.rows["train"].take(few(strata, self.label_budget, run_seed()))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ class Mixtures(Speech):
         anew: new mixtures for every epoch of training; False: always the same, whose frozen features can be kept.
         seed: of the mixtures that stay the same.
         column: of the audio.
+        labels: number of training voices to mix, drawn evenly over the speakers by the run's seed; None: all.
         channel: of recordings that have several, counted from 0; None: their mean.
         where: keep only rows with these values: `{language: en}`.
         max_seconds: longer mixtures are cropped for training, at a random place; None keeps all.
@@ -73,6 +74,7 @@ class Mixtures(Speech):
         anew: bool = True,
         seed: int = 0,
         column: str = "audio",
+        labels: int | None = None,
         channel: int | None = None,
         where: dict[str, str] | None = None,
         max_seconds: float | None = 15.0,
@@ -103,6 +105,7 @@ class Mixtures(Speech):
         super().__init__(
             source,
             column,
+            labels=labels,
             where=where,
             channel=channel,
             max_seconds=max_seconds,
@@ -122,18 +125,25 @@ class Mixtures(Speech):
         self.anew, self.seed = anew, seed
         self._others: dict[str, Others] = {}
         self._wanted: str | dict[str, str] | None = None
+        self._learns = False
 
     @classmethod
     def kinds(cls) -> Sequence[str]:
         return ["multi_frames", "waveform"]
 
     def prepare(self, request: Request) -> None:
-        self._wanted = request.target or request.watch
+        self._wanted, self._learns = request.target or request.watch, request.target is not None
         self.labels = self._labels(request)
         super().prepare(replace(request, target=None, watch=None))
         _ = self._noises  # what is wrong with them is said before training
         if self.voices > 1:
             self._others = {split: self._speakers(rows) for split, rows in self.rows.items()}
+
+    def open(self) -> None:
+        super().open()
+        if self._learns and self.label_budget is not None:
+            self._expect("train")
+            self._keep_few(self._whose(self.rows["train"]))
 
     @cached_property
     def _noises(self) -> Noises | None:
@@ -156,9 +166,15 @@ class Mixtures(Speech):
             raise UserError(f"The task was trained on mixtures of another number of voices than {self.voices}.")
         return labels
 
-    def _speakers(self, rows: Rows) -> Others:
+    def _whose(self, rows: Rows) -> list[Any]:
+        """Whose each voice is, where it matters."""
+        if self.voices == 1:
+            return [None] * len(rows)
         rows.expect(self.speaker)
-        others = Others(rows.column(self.speaker))
+        return list(rows.column(self.speaker))
+
+    def _speakers(self, rows: Rows) -> Others:
+        others = Others(self._whose(rows))
         if others.number < self.voices:
             raise UserError(
                 f"{rows.name} has {others.number} speakers, too few for mixtures of {self.voices}; lower data.voices."
