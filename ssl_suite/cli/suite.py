@@ -103,8 +103,8 @@ class SuiteCLI(LightningCLI):
         self.goes_on = self.command == "fit" and bool(resumes_here)
         SuiteCLI.checkpoint = config.ckpt_path
         model = class_of(config.model.class_path) if config.get("model") else TrainModule
-        is_task = issubclass(model, Finetune)
-        if is_task and config.model.init_args.get("task") is None:
+        is_task = issubclass(model, Evaluation) and model.selects
+        if issubclass(model, Finetune) and config.model.init_args.get("task") is None:
             config.model.init_args.task = proposed_task(config.data)
         if self.command != "fit" and not config.ckpt_path and is_task:
             raise UserError(f"{self.command} needs the weights of a run: --ckpt_path RUN/checkpoints/best.ckpt.")
@@ -173,8 +173,8 @@ class SuiteCLI(LightningCLI):
             folder = Path(config.out).absolute() / CHECKPOINTS
             if not any("ModelCheckpoint" in str(c) for c in config.trainer.callbacks or []):
                 callbacks[:] = [c for c in callbacks if type(c) is not ModelCheckpoint]  # Lightning's default
-                if isinstance(self.model, Finetune):
-                    callbacks.append(Best(folder, f"val/{self.model.task.main}", self.model.task.direction))
+                if isinstance(self.model, Evaluation) and self.model.selects:
+                    callbacks.append(Best(folder, f"val/{self.model.main}", self.model.direction))
             callbacks.append(Latest(folder, config.checkpoint_minutes))
         return trainer
 

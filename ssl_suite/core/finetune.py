@@ -43,6 +43,8 @@ class Finetune(Evaluation):
         optim: how weights are updated.
     """
 
+    selects = True
+
     def __init__(
         self,
         encoder: Encoder | str,

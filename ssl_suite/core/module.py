@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -234,6 +234,7 @@ class Evaluation(TrainModule):
         shape: hash of what that encoder shares with its untrained twin.
         mode: how the encoder is used.
         less_is_better: names of the metrics that are better the smaller they are.
+        selects: whether training keeps the weights that were best on the validation split.
         statistic: how the main metric is made of outcomes, see `core.outcomes`.
         protocol: how results name the way of judging.
     """
@@ -243,6 +244,7 @@ class Evaluation(TrainModule):
     shape: str
     mode: str
     less_is_better: frozenset[str] = frozenset()
+    selects: ClassVar[bool] = False
     statistic: str = "ratio"
 
     def __init__(self, encoder: Encoder | str | Mapping[str, Encoder | str], optim: Optim) -> None:
@@ -272,6 +274,11 @@ class Evaluation(TrainModule):
     @abstractmethod
     def main(self) -> str:
         """Name of the metric that stands for the others."""
+
+    @property
+    def direction(self) -> Literal["max", "min"]:
+        """Of the main metric."""
+        return "min" if self.main in self.less_is_better else "max"
 
     @property
     def protocol(self) -> str:

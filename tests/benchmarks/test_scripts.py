@@ -18,6 +18,7 @@ SPARSE += ["window-4096", "step-blocks-4096", "step-local-4096"]
     ("script", "cases", "needs"),
     [
         ("text", ["masked-lm", "causal-lm"], ["transformers", "accelerate"]),
+        ("seq2seq", ["t5", "bart"], ["transformers", "accelerate"]),
         ("mixed_length", ["padding", "trainer-padding", "trainer-buckets"], ["transformers", "accelerate"]),
         ("sparse", SPARSE, []),
         ("tokenise", ["first-run", "second-run", "disk"], ["transformers"]),

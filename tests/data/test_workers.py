@@ -25,8 +25,10 @@ from ssl_suite.data.text.prompts.prompts import Prompts
 from ssl_suite.data.text.questions.questions import Questions
 from ssl_suite.data.text.sequences.glue import CLUE, GLUE
 from ssl_suite.data.text.sequences.phrases import Phrases
+from ssl_suite.data.text.sequences.text_pairs import TextPairs
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import train_tokenizer
+from ssl_suite.methods.text.denoise import Denoise
 from ssl_suite.plugins import load_built_in
 
 TOKENIZER = train_tokenizer(["a film of train", "the test", "It was p or n."] * 9, "char", 300)
@@ -48,6 +50,8 @@ CASES: dict[str, tuple[type[DataModule], dict[str, Any], Request]] = {
     "pairs": (GLUE, CHAR | {"task": "rte"}, CLASS),
     "prompts": (Prompts, {"template": "{text} It was {label}."}, Request(tokenizer=TOKENIZER)),
     "joint": (Joint, {}, Request(pretrains=True)),
+    "corrupted": (Text, CHAR | {"max_length": 16}, Request(pretrains=True, corruption=Denoise("deshuffle"))),
+    "said": (TextPairs, CHAR | {"target": "label"}, Request()),
     "documents": (Documents, {"max_length": 12}, Request(tokenizer=TOKENIZER)),
 }
 
@@ -68,6 +72,7 @@ def sources(
     return {
         "views": image_folder, "augmented": image_folder, "crops": speech_folder, "utterances": speech_folder,
         "mixtures": speech_folder, "noisy": speech_folder,
+        "corrupted": text_file, "said": str(films),
         "blocks": text_file, "rows": text_file, "sentences": str(talk), "classes": str(films), "prompts": str(films),
         "documents": str(films), "phrases": tagged(folder / "tagged.jsonl"), "pairs": str(official(glue, "rte")),
         "questions": written(folder / "qa/train-v1.1.json", (PARIS, ENGLISH), (KOEI, CHINESE)),
@@ -106,7 +111,8 @@ def test_a_process_that_was_not_forked_reads_the_same(name: str, sources: dict[s
 
 def contents(batch: Any) -> dict[str, Any]:
     parts = {name: vars(part) for name, part in getattr(batch, "parts", {}).items()}
-    return vars(batch) | {"parts": parts}
+    decoder = {"decoder": vars(batch.decoder)} if hasattr(batch, "decoder") else {}
+    return vars(batch) | {"parts": parts} | decoder
 
 
 def joint(source: str) -> dict[str, DataModule]:

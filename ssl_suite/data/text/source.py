@@ -108,9 +108,14 @@ class TextSource(SourceData):
         if self.wanted_tokenizer not in KINDS:
             return load_tokenizer(self.wanted_tokenizer)
         self._expect("train")
-        fingerprint = f"{self.rows['train'].fingerprint}|{self.input_column}"
+        fingerprint = f"{self.rows['train'].fingerprint}|{self.columns_read}"
         texts = Again(partial(self.texts, "train"))
         return learned_tokenizer(texts, fingerprint, self.wanted_tokenizer, max(1, self.vocab_size - more), self.cased)
+
+    @property
+    def columns_read(self) -> str:
+        """The column, or columns, that `texts` are of."""
+        return self.input_column
 
     def texts(self, split: str) -> Iterator[str]:
         """The documents of a split, for a tokenizer to learn from; lists of words are joined."""
