@@ -103,7 +103,7 @@ class SuiteCLI(LightningCLI):
         self.goes_on = self.command == "fit" and bool(resumes_here)
         SuiteCLI.checkpoint = config.ckpt_path
         model = class_of(config.model.class_path) if config.get("model") else TrainModule
-        is_task = issubclass(model, Evaluation) and model.selects
+        is_task = bool(getattr(model, "selects", False))  # what is fine-tuned
         if issubclass(model, Finetune) and config.model.init_args.get("task") is None:
             config.model.init_args.task = proposed_task(config.data)
         if self.command != "fit" and not config.ckpt_path and is_task:
