@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_suite.encoders.biased_attention import biased_attention, fits
 from ssl_suite.encoders.positions import RelativeBias
 from ssl_suite.encoders.transformer import Dropout, KVCache
 
@@ -136,7 +137,10 @@ class SelfAttention(nn.Module):
         self.qkv, self.out = c.linear(c.dim, 3 * inner), c.linear(inner, c.dim)
 
     def forward(self, x: Tensor, seen: Seen, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, H, d)
+        if cache is None and self.scale == 1.0 and seen.own is not None and fits(qkv, seen.own):
+            return self.out(biased_attention(qkv, seen.own))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         y = F.scaled_dot_product_attention(q, k, v, seen.own, is_causal=seen.causal, scale=self.scale)
