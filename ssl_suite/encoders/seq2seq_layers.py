@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ssl_suite.encoders.biased_attention import biased_attention, fits
 from ssl_suite.encoders.positions import RelativeBias
+from ssl_suite.encoders.rms_norm import RMSNorm
 from ssl_suite.encoders.transformer import Dropout, KVCache
 
 Shape = Literal["t5", "bart"]
@@ -66,7 +67,7 @@ class StackConfig:
         return self.shape == "t5"
 
     def norm(self) -> nn.Module:
-        return nn.RMSNorm(self.dim, self.eps) if self.t5 else nn.LayerNorm(self.dim, self.eps)
+        return RMSNorm(self.dim, self.eps) if self.t5 else nn.LayerNorm(self.dim, self.eps)
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
         return nn.Linear(inputs, outputs, bias=not self.t5)
