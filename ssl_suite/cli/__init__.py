@@ -9,7 +9,7 @@ import os
 import sys
 
 from ssl_suite import __version__
-from ssl_suite.cli import analyze, bench, config, embed, export, generate, listing, prepare, report, results
+from ssl_suite.cli import analyze, bench, config, embed, export, generate, listing, plan, prepare, report, results
 from ssl_suite.cli.parser import row
 from ssl_suite.core.errors import Interrupted, UserError, nearest
 
@@ -26,6 +26,7 @@ OTHERS = {
     "embed": embed,
     "generate": generate,
     "export": export,
+    "plan": plan,
     "list": listing,
     "config": config,
     "results": results,

@@ -119,7 +119,7 @@ class MaskedLM(Method):
     def forward_flops(self, length: int) -> float:
         predicted = self.rate * length
         heads = product_flops(self.head.dense.weight, predicted) + product_flops(self.encoder.tokens.weight, predicted)
-        return encoder_flops(self.encoder, length) + heads
+        return encoder_flops(self.encoder, length, round(predicted)) + heads
 
     def counts(self, batch: TextBatch) -> dict[str, Tensor | float]:
         masked = self.corrupt(batch)[1].sum()

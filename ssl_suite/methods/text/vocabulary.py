@@ -90,13 +90,22 @@ class _VocabularyLoss(torch.autograd.Function):
         return *(d if d is None else (d * scale).to(dtype) for d, dtype in saved), None, None, None
 
 
-def encoder_flops(encoder: TextEncoder, length: int) -> float:
-    """FLOPs of a row of `length` tokens through an encoder, by torch's counter on the meta device."""
-    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+def encoder_flops(encoder: TextEncoder, length: int, outputs: int | None = None) -> float:
+    """FLOPs of a row of `length` tokens through an encoder, by torch's counter; on the meta device none is computed.
+
+    Args:
+        encoder: on any device.
+        length: of the row.
+        outputs: at how many places the output is wanted; default: at all.
+    """
+    ids = torch.zeros(1, length, dtype=torch.long, device=encoder.tokens.weight.device)
     row = ids[:, 0]
     batch = TextBatch(row, row, None, ids, torch.ones_like(ids, dtype=torch.bool), dense=True)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder(batch)
+        if outputs is None:
+            encoder(batch)
+        else:
+            encoder.output_at(batch, (torch.zeros_like(ids[0, :outputs]), ids[0, :outputs]))
     return float(counter.get_total_flops())
 
 
