@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite import __version__
 from ssl_suite.bench.identity import data_hash, model_name, recipe_hash
+from ssl_suite.bench.in_context import ENCODER as SIZE
 from ssl_suite.bench.outcome_files import write_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.core.checkpoint import read_checkpoint
@@ -158,6 +159,8 @@ def record(trainer: pl.Trainer, model: Evaluation, run: Run) -> list[Result]:
             if row.main and examples[row.split]:
                 write_outcomes(run.out, row, examples[row.split], model.statistic)
         write_shares(run.out, model)
+        parameters = sum(encoder.num_parameters() for encoder in model.encoders.values())
+        write_text(run.out / SIZE, json.dumps({"parameters": parameters}) + "\n")
     return rows
 
 

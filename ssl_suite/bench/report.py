@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_suite.bench import figures, stats
+from ssl_suite.bench import figures, in_context, stats
 from ssl_suite.bench.page import render
 from ssl_suite.bench.reading import TRAIN_LOSS, VAL_LOSS, Run, read_config, read_exhibits, read_runs
 from ssl_suite.bench.stats import Cell, Column, Verdict, best, chosen, group_by, random_of, simple_of, verdicts
@@ -145,6 +145,7 @@ def _section(
         "online": _grid([cell for cell in own if cell.online], found),
         "metrics": {cell.metric: METRICS[cell.metric] for cell in own if cell.metric in METRICS},
         "panels": list(_panels(offline, found, modality)),
+        "in_context": _in_context(folder, results, offline, modality),
         "curves": list(_curves(runs, modality)),
         "pretraining": list(_pretraining(runs)),
         "sources": list(_sources(folder, [row for row in results if row.modality == modality], runs)),
@@ -225,6 +226,16 @@ def _panels(cells: list[Cell], found: Mapping[Cell, Verdict], modality: str) -> 
             won = [cell in found and found[cell].mark > 0 for cell in own]
             labels = [names[keys[cell]] for cell in own]
             yield _heading(column, own), figures.dots(labels, own, won, places, f"dots-{modality}-{i}")
+
+
+def _in_context(
+    folder: Path, results: list[Result], cells: list[Cell], modality: str
+) -> tuple[Markup, list[tuple[str, str]], tuple[str, ...]] | None:
+    """The aggregate against the size of the model, its legend and the tasks it is the mean of; None without any."""
+    points = in_context.aggregate(cells, in_context.sizes(results, folder))
+    if not points or not points[0].tasks:
+        return None
+    return *in_context.scaling(points, f"in-context-{modality}"), points[0].tasks
 
 
 def _curves(runs: list[Run], modality: str) -> Iterator[tuple[str, str, Markup]]:
