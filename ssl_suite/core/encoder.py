@@ -135,6 +135,7 @@ class Encoder(nn.Module, ABC):
         heads: weights of the pretraining head(s) that belong to it, kept beside it in its folder; see `Method.heads`.
         preprocess: options of the data it learned from that change what it sees (`image_size`); kept with it, so that
             whoever uses it need not know them.
+        asks: names of the losses it asks to be added while it learns, each a mean: counted once a batch.
         baseline: of a simple baseline, its name in results; empty for encoders that learn.
         trained: whether its weights were learned elsewhere, rather than drawn just now.
     """
@@ -150,6 +151,7 @@ class Encoder(nn.Module, ABC):
     tokenizer: Any = None
     heads: dict[str, Tensor]
     preprocess: dict[str, Any]
+    asks: tuple[str, ...] = ()
     baseline: ClassVar[str] = ""
     trained: bool = False
     config: dict[str, Any]
@@ -189,9 +191,15 @@ class Encoder(nn.Module, ABC):
     def widths(self) -> tuple[int, ...]:
         return (self.dim,) * self.num_states
 
-    def output_at(self, batch: Any, at: tuple[Tensor, ...]) -> Tensor:
-        """Returns the output (M, D) at the places `at`, from `nonzero(as_tuple=True)`; cheaper if overridden."""
-        return self(batch).states[-1][at]
+    def output_at(self, batch: Any, at: tuple[Tensor, ...], losses: dict[str, Term] | None = None) -> Tensor:
+        """Returns the output (M, D) at the places `at`, from `nonzero(as_tuple=True)`; cheaper if overridden.
+
+        What the encoder asks to be added to the loss, see `Encoded.losses`, is put into `losses`.
+        """
+        encoded = self(batch)
+        if losses is not None:
+            losses |= encoded.losses
+        return encoded.states[-1][at]
 
     def check(self) -> None:
         """Raises UserError naming every member of the contract that is missing."""

@@ -18,6 +18,16 @@ SHARDED = ("FSDP2", "FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"
 """Strategies under which a step cannot be taken outside their own hooks."""
 
 
+def grouped_flops(a: torch.Size, b: torch.Size, *args: Any, **kwargs: Any) -> int:
+    """FLOPs of a grouped product of (N, K) by (G, K, M), or of (K, N) by (N, M): each row meets one group."""
+    return 2 * a[0] * a[1] * b[-1]
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, which also knows the grouped products of experts."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: grouped_flops})
+
+
 def step_flops(module: Any, batch: Any) -> float | None:
     """FLOPs of one step of `module` on this batch, forward and backward, by torch's counter.
 
@@ -27,7 +37,7 @@ def step_flops(module: Any, batch: Any) -> float | None:
     if not hasattr(module, "step") or type(module.trainer.strategy).__name__ in SHARDED:
         return None
     kept = {name: b.clone() for name, b in module.named_buffers()}
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     weights = [p for p in module.parameters() if p.requires_grad]
     precision = module.trainer.precision_plugin.forward_context()
     with contextlib.suppress(NotImplementedError), precision, counter:

@@ -43,6 +43,13 @@ class StepOutput:
     logs: Mapping[str, Tensor | Term] = field(default_factory=dict)
     features: Tensor | None = None
 
+    @classmethod
+    def of(
+        cls, terms: dict[str, Term], logs: Mapping[str, Tensor | Term] | None = None, features: Tensor | None = None
+    ) -> StepOutput:
+        """Of terms by name; a single one that is called `loss` is it, and is not logged twice."""
+        return cls(terms["loss"] if terms.keys() == {"loss"} else terms, logs or {}, features)
+
     @property
     def terms(self) -> dict[str, Term]:
         """The terms by name; none for a scalar."""

@@ -12,7 +12,8 @@ from ssl_suite.core.check import one_of, within
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.encoders.frontend import LogMel, Waveform
 from ssl_suite.encoders.positions import ConvPositions
-from ssl_suite.encoders.transformer import Dropout, Transformer, TrunkConfig
+from ssl_suite.encoders.transformer import Dropout, Transformer
+from ssl_suite.encoders.trunk import TrunkConfig
 
 
 class ResidualGRU(nn.Module):

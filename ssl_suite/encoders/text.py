@@ -14,9 +14,12 @@ from ssl_suite.core.choices import ChoiceBatch
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.tensor_parallel import Plan, Vocabulary
+from ssl_suite.core.term import Term
+from ssl_suite.encoders.experts import LOSSES
 from ssl_suite.encoders.likelihood import token_log_likelihoods
 from ssl_suite.encoders.masks import positions_within
-from ssl_suite.encoders.transformer import Dropout, KVCache, Places, Transformer, TrunkConfig, init_weights
+from ssl_suite.encoders.transformer import Dropout, KVCache, Places, Transformer, init_weights
+from ssl_suite.encoders.trunk import TrunkConfig
 
 
 class TextEncoder(Encoder):
@@ -50,6 +53,11 @@ class TextEncoder(Encoder):
         window: see `attention`.
         global_every: see `attention`.
         random_blocks: see `attention`.
+        experts: feed-forward layers among which each token has one (Switch Transformer, arXiv:2101.03961); 0 for none.
+        experts_every: in every so many blocks.
+        capacity: tokens an expert takes in training, as a multiple of an even share.
+        balance: weight of the loss that evens the experts out.
+        router_z: weight of the router's z-loss.
     """
 
     modality = "text"
@@ -81,6 +89,11 @@ class TextEncoder(Encoder):
         window: int = 64,
         global_every: int = 3,
         random_blocks: int = 3,
+        experts: int = 0,
+        experts_every: int = 2,
+        capacity: float = 1.25,
+        balance: float = 0.01,
+        router_z: float = 0.0,
     ) -> None:
         super().__init__()
         if causal and embedding_dim:
@@ -112,7 +125,13 @@ class TextEncoder(Encoder):
             bias=bias,
             rms_norm=rms_norm,
             normed=embedding_norm and norm == "pre" and not embedding_dim,
+            experts=experts,
+            experts_every=experts_every,
+            capacity=capacity,
+            balance=balance,
+            router_z=router_z,
         )
+        self.asks = LOSSES if experts else ()
         width = embedding_dim or dim
         self.dim, self.num_states, self.max_length, self.pool = dim, layers + 1, max_length, pool
         self.tokens = nn.Embedding(vocab_size, width)
@@ -158,18 +177,20 @@ class TextEncoder(Encoder):
 
     def contextualise(self, tokens: Tokens, cache: KVCache | None = None) -> Encoded:
         mask = None if tokens.dense or cache is not None else tokens.mask
-        states = self.trunk(tokens.values, mask, cache, documents=tokens.documents, places=tokens.places)
-        return Encoded(states, tokens.mask, self._pool(states[-1], tokens.mask))
+        losses: dict[str, Term] = {}
+        documents, places = tokens.documents, tokens.places
+        states = self.trunk(tokens.values, mask, cache, documents=documents, places=places, losses=losses)
+        return Encoded(states, tokens.mask, self._pool(states[-1], tokens.mask), losses=losses)
 
     def forward(self, batch: TextBatch, cache: KVCache | None = None) -> Encoded:
         return self.contextualise(self.embed(batch, cache.length if cache else 0), cache)
 
-    def output_at(self, batch: TextBatch, at: Places) -> Tensor:
+    def output_at(self, batch: TextBatch, at: Places, losses: dict[str, Term] | None = None) -> Tensor:
         if not self.trunk.blocks:
-            return super().output_at(batch, at)
+            return super().output_at(batch, at, losses)
         tokens = self.embed(batch)
         mask = None if tokens.dense else tokens.mask
-        return self.trunk(tokens.values, mask, at=at, documents=tokens.documents)[-1]
+        return self.trunk(tokens.values, mask, at=at, documents=tokens.documents, losses=losses)[-1]
 
     @torch.no_grad()
     def log_likelihoods(self, batch: ChoiceBatch) -> Tensor:

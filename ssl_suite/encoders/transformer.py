@@ -2,121 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.tensor_parallel import Columns, Plan, Rows
+from ssl_suite.core.term import Term
+from ssl_suite.encoders.experts import Experts
 from ssl_suite.encoders.masks import AttentionMask
 from ssl_suite.encoders.positions import BiasGate, RelativeBias, rotate
 from ssl_suite.encoders.sparse import BlockMask, band, big_bird, near
+from ssl_suite.encoders.trunk import TrunkConfig
 
 Places = tuple[Tensor, ...]
 """Rows and positions of M chosen states, as `nonzero(as_tuple=True)` gives them."""
 Mask = Tensor | BlockMask | None
 """What the queries of a layer see: all pairs (True = seen), or by blocks; None for what the trunk's kind says."""
-
-
-@dataclass(frozen=True)
-class TrunkConfig:
-    """Shape of a trunk.
-
-    Args:
-        dim: width D.
-        layers: number of blocks.
-        heads: attention heads; must divide `dim`.
-        causal: position t sees positions ≤ t only.
-        norm: pre (as GPT-2) or post (as BERT).
-        positions: learned (added by `Embeddings`), rotary (RoFormer, arXiv:2104.09864) or none.
-        activation: gelu, gelu_tanh, geglu or swiglu (arXiv:2002.05202).
-        ffn: width of the feed-forward layer; default 4 · dim (8/3 · dim for the gated ones).
-        dropout: of the residual branches; attention weights are not dropped, so that
-            fused kernels serve on every device.
-        eps: of the layer norms.
-        shared: one block applied `layers` times (ALBERT, arXiv:1909.11942, section 3.1).
-        layer_drop: how often a block is passed by while it trains (arXiv:1909.11556).
-        buckets: of the gated relative bias, see `RelativeBias`; 0: there is none.
-        reach: of that bias.
-        attention: what a position sees: full, all; local, those at most `window` away, but all in every
-            `global_every`th layer, the first among them (ModernBERT, arXiv:2412.13663, section 2.1.2); blocks, those of
-            a few blocks of `window` positions (BigBird, arXiv:2007.14062): the row's first and last, three around it
-            and `random_blocks` drawn ones. Local layers and blocks cost time linear in the length.
-        window: of local and blocks.
-        global_every: of local.
-        random_blocks: of blocks.
-        rotary_base: of rotary positions, see `rotate`.
-        local_rotary_base: of those in local layers.
-        bias: whether linear layers and layer norms add one.
-        rms_norm: norms divide by the root mean square alone (arXiv:1910.07467).
-        normed: what comes in is normalised: the first block of a pre-norm trunk has no norm before its attention.
-    """
-
-    dim: int
-    layers: int
-    heads: int
-    causal: bool = False
-    norm: Literal["pre", "post"] = "pre"
-    positions: Literal["learned", "rotary", "none"] = "learned"
-    activation: Literal["gelu", "gelu_tanh", "geglu", "swiglu"] = "gelu"
-    ffn: int | None = None
-    dropout: float = 0.1
-    eps: float = 1e-5
-    shared: bool = False
-    layer_drop: float = 0.0
-    buckets: int = 0
-    reach: int = 800
-    attention: Literal["full", "local", "blocks"] = "full"
-    window: int = 64
-    global_every: int = 3
-    random_blocks: int = 3
-    rotary_base: float = 1e4
-    local_rotary_base: float = 1e4
-    bias: bool = True
-    rms_norm: bool = False
-    normed: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("dim", "heads", "ffn"):
-            if getattr(self, name) is not None:
-                within(name, getattr(self, name), low=1, whole=True)
-        within("layers", self.layers, low=0, high=10_000, whole=True)
-        within("dropout", self.dropout, low=0, below=1)
-        within("layer_drop", self.layer_drop, low=0, below=1)
-        within("eps", self.eps, above=0)
-        if self.dim % self.heads:
-            raise UserError(f"heads ({self.heads}) must divide dim ({self.dim}).")
-        if self.buckets and self.causal:
-            raise UserError("A relative bias (buckets) is for trunks that see both sides; leave causal false.")
-        for name, low in (("window", 1), ("global_every", 1), ("random_blocks", 0)):
-            within(name, getattr(self, name), low=low, whole=True)
-        for name in ("rotary_base", "local_rotary_base"):
-            within(name, getattr(self, name), above=1)
-        if self.attention != "full" and (self.causal or self.buckets):
-            has = "is causal" if self.causal else "has a relative bias (buckets)"
-            raise UserError(
-                f"attention: {self.attention} is for trunks that see both sides by dots alone; this one {has}."
-            )
-
-    @property
-    def gated(self) -> bool:
-        return self.activation in ("geglu", "swiglu")
-
-    @property
-    def hidden(self) -> int:
-        """Width of the feed-forward layer."""
-        return self.ffn or (int(self.dim * 8 / 3) if self.gated else 4 * self.dim)
-
-    def sees_all(self, layer: int) -> bool:
-        """Whether every position of a layer may see every other."""
-        return self.attention == "full" or (self.attention == "local" and layer % self.global_every == 0)
-
-    def norm_layer(self) -> nn.Module:
-        return nn.RMSNorm(self.dim, self.eps) if self.rms_norm else nn.LayerNorm(self.dim, self.eps, bias=self.bias)
 
 
 class KVCache:
@@ -210,29 +112,26 @@ class FeedForward(nn.Module):
 
     def __init__(self, c: TrunkConfig) -> None:
         super().__init__()
-        self.gated = c.gated
+        self.config = c
         self.up = nn.Linear(c.dim, 2 * c.hidden if c.gated else c.hidden, c.bias)
         self.down = nn.Linear(c.hidden, c.dim, c.bias)
-        self.activation = {"swiglu": nn.SiLU(), "gelu_tanh": nn.GELU("tanh")}.get(c.activation, nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gated:
-            gate, value = self.up(x).chunk(2, -1)
-            return self.down(self.activation(gate) * value)
-        return self.down(self.activation(self.up(x)))
+        return self.down(self.config.activated(self.up(x)))
 
     def matrices(self) -> dict[Tensor, int]:
-        return {self.up.weight: 2 if self.gated else 1, self.down.weight: 1}
+        return {self.up.weight: 2 if self.config.gated else 1, self.down.weight: 1}
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each on a residual branch."""
 
-    def __init__(self, c: TrunkConfig, first: bool = False) -> None:
+    def __init__(self, c: TrunkConfig, layer: int = 0) -> None:
         super().__init__()
         self.pre = c.norm == "pre"
-        self.attention, self.feed_forward = Attention(c), FeedForward(c)
-        self.norm1 = nn.Identity() if first and c.normed else c.norm_layer()
+        self.attention = Attention(c)
+        self.feed_forward: nn.Module = Experts(c) if c.has_experts(layer) else FeedForward(c)
+        self.norm1 = nn.Identity() if layer == 0 and c.normed else c.norm_layer()
         self.norm2 = c.norm_layer()
         self.dropout = Dropout(c.dropout)
 
@@ -245,13 +144,16 @@ class Block(nn.Module):
         at: Places | None = None,
         places: Tensor | None = None,
         bias: Tensor | None = None,
+        real: Tensor | None = None,
+        losses: dict[str, Term] | None = None,
     ) -> Tensor:
         kept = x if at is None else x[at]
+        more = (real if at is None else None, losses) if isinstance(self.feed_forward, Experts) else ()
         if self.pre:
             x = kept + self.dropout(self.attention(self.norm1(x), mask, cache, layer, at, places, bias))
-            return x + self.dropout(self.feed_forward(self.norm2(x)))
+            return x + self.dropout(self.feed_forward(self.norm2(x), *more))
         x = self.norm1(kept + self.dropout(self.attention(x, mask, cache, layer, at, places, bias)))
-        return self.norm2(x + self.dropout(self.feed_forward(x)))
+        return self.norm2(x + self.dropout(self.feed_forward(x, *more)))
 
 
 class Transformer(nn.Module):
@@ -265,12 +167,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         blocks = min(1, config.layers) if config.shared else config.layers
-        self.blocks = nn.ModuleList(Block(config, first=i == 0) for i in range(blocks))
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(blocks))
         self.norm = config.norm_layer() if config.norm == "pre" else nn.Identity()
         self.bias = RelativeBias(config.heads, config.buckets, config.reach) if config.buckets else None
         self.apply(init_weights)
         for name, weight in self.named_parameters():
-            if name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+            if name.endswith(("attention.out.weight", "feed_forward.down.weight", "feed_forward.down")):
                 nn.init.normal_(weight, std=0.02 / (2 * config.layers) ** 0.5)
 
     def forward(
@@ -281,6 +183,7 @@ class Transformer(nn.Module):
         at: Places | None = None,
         documents: Tensor | None = None,
         places: Tensor | None = None,
+        losses: dict[str, Term] | None = None,
     ) -> tuple[Tensor, ...]:
         """Runs the blocks.
 
@@ -291,6 +194,7 @@ class Transformer(nn.Module):
             at: the M positions whose output is wanted; the last block skips what only the others would need.
             documents: (B, T) which document of its row each position belongs to; none sees another.
             places: (B, T) where each position stands in a whole of which it is a part, in ascending order.
+            losses: what the experts ask to be added to the loss is put here.
 
         Returns:
             layers + 1 tensors (B, T, D): the input, the output of each block; the last one normalised, and (M, D)
@@ -301,7 +205,7 @@ class Transformer(nn.Module):
         states, last = [x], self.config.layers - 1
         for i in range(self.config.layers):
             here = at if i == last else None
-            y = self.blocks[i % len(self.blocks)](states[-1], seen[i], cache, i, here, places, bias)
+            y = self.blocks[i % len(self.blocks)](states[-1], seen[i], cache, i, here, places, bias, mask, losses)
             states.append(self.dropped(states[-1] if here is None else states[-1][here], y))
         states[-1] = self.norm(states[-1])
         return tuple(states)
@@ -336,8 +240,8 @@ class Transformer(nn.Module):
     def tensor_plan(self, size: int) -> Plan:
         """Attention is cut by its heads, the feed-forward layer by its hidden units (arXiv:1909.08053, section 3)."""
         c = self.config
-        if c.buckets or c.attention == "blocks":
-            raise UserError("Relative bias (buckets) and attention by blocks are not cut: trainer/fsdp.yaml.")
+        if c.buckets or c.attention == "blocks" or c.experts:
+            raise UserError("Relative bias (buckets), attention by blocks and experts are not cut: trainer/fsdp.yaml.")
         for name, n in (("heads", c.heads), ("ffn", c.hidden)):
             if n % size:
                 raise UserError(f"tensor_parallel {size} must divide the encoder's {name}, which is {n}.")

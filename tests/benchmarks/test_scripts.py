@@ -21,6 +21,7 @@ SPARSE += ["window-4096", "step-blocks-4096", "step-local-4096"]
         ("seq2seq", ["t5", "bart"], ["transformers", "accelerate"]),
         ("mixed_length", ["padding", "trainer-padding", "trainer-buckets"], ["transformers", "accelerate"]),
         ("sparse", SPARSE, []),
+        ("experts", ["block-256", "block-512"], []),
         ("tokenise", ["first-run", "second-run", "disk"], ["transformers"]),
         ("cola", ["cola"], ["transformers", "accelerate"]),
         ("image", ["simclr", "augmentation", "cutting"], []),

@@ -15,7 +15,8 @@ from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.masks import AttentionMask, positions_within
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.transformer import Transformer, TrunkConfig
+from ssl_suite.encoders.transformer import Transformer
+from ssl_suite.encoders.trunk import TrunkConfig
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.masked_lm import MaskedLM
 

@@ -17,7 +17,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.masks import AttentionMask
 from ssl_suite.encoders.sparse import BlockMask, big_bird, near
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.transformer import TrunkConfig
+from ssl_suite.encoders.trunk import TrunkConfig
 
 CPU = torch.device("cpu")
 BLOCK, RANDOM, HEADS = 4, 2, 3

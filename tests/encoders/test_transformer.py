@@ -11,7 +11,8 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.encoders.masks import AttentionMask
 from ssl_suite.encoders.positions import rotate
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.transformer import Attention, Dropout, KVCache, Transformer, TrunkConfig
+from ssl_suite.encoders.transformer import Attention, Dropout, KVCache, Transformer
+from ssl_suite.encoders.trunk import TrunkConfig
 
 
 def naive_attention(attention: Attention, x: Tensor, mask: Tensor | None) -> Tensor:

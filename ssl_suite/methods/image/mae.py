@@ -13,7 +13,8 @@ from ssl_suite.core.method import Method, StepOutput
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.image import ImageEncoder
-from ssl_suite.encoders.transformer import Transformer, TrunkConfig
+from ssl_suite.encoders.transformer import Transformer
+from ssl_suite.encoders.trunk import TrunkConfig
 from ssl_suite.methods.any.holes import Holes
 
 

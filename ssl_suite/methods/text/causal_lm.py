@@ -42,6 +42,8 @@ class CausalLM(Method):
         expect(self.encoder, "text", "CausalLM")
         if not self.encoder.config.get("causal"):
             raise UserError("CausalLM needs an encoder with causal: true; this one would see the token it predicts.")
+        if self.encoder.asks:
+            self.likelihood = "token_loss"
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -52,7 +54,7 @@ class CausalLM(Method):
         states, targets = encoded.states[-1][:, :-1][at], batch.ids[:, 1:][at]
         words = self.encoder.tokens
         loss = Term(vocabulary_loss(states, words.weight, None, targets, part_of(words)), len(targets))
-        return StepOutput(loss, features=encoded.pooled)
+        return StepOutput.of({self.likelihood: loss, **encoded.losses}, features=encoded.pooled)
 
     def predicted(self, batch: TextBatch) -> Tensor:
         """(B, T − 1) which tokens are predicted from the one before: none across the end of a document."""
@@ -66,13 +68,15 @@ class CausalLM(Method):
     def forward_flops(self, length: int) -> float:
         return encoder_flops(self.encoder, length) + product_flops(self.encoder.tokens.weight, length - 1)
 
-    def counts(self, batch: TextBatch) -> dict[str, Tensor]:
-        return {"loss": self.predicted(batch).sum()}
+    def counts(self, batch: TextBatch) -> dict[str, Tensor | float]:
+        return {self.likelihood: self.predicted(batch).sum(), **dict.fromkeys(self.encoder.asks, 1.0)}
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         if (density := self.data.tokens_per_byte("validation")) is not None:  # comparable across tokenizers
-            self.log("val/bits_per_byte", self.trainer.callback_metrics["val/loss"] / math.log(2) * density)
+            self.log(
+                "val/bits_per_byte", self.trainer.callback_metrics[f"val/{self.likelihood}"] / math.log(2) * density
+            )
 
     def logits(self, states: Tensor) -> Tensor:
         """(…, D) → (…, V) by the transposed word embedding."""

@@ -72,8 +72,9 @@ class MaskedLM(Method):
             if self.encoder.config.get("segments", 0) < 2:
                 raise UserError(f"pairs: {pairs} needs an encoder with segments: 2, to tell the two segments apart.")
             self.pair_head = PairHead(self.encoder.dim)
-            self.likelihood = "token_loss"
             self.heads = ("head", "pair_head")
+        if pairs != "none" or self.encoder.asks:
+            self.likelihood = "token_loss"
         self.take_heads()
         self.register_buffer("special", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("word_starts", torch.empty(0, dtype=torch.bool), persistent=False)
@@ -101,17 +102,20 @@ class MaskedLM(Method):
         at, n = chosen.nonzero(as_tuple=True), len(batch)
         first = torch.arange(n, device=chosen.device) if self.pairs != "none" else at[0][:0]
         places = torch.cat([at[0], first]), torch.cat([at[1], torch.zeros_like(first)])
-        output, cls = self.encoder.output_at(replace(batch, ids=corrupted), places).tensor_split([len(at[0])])
+        losses: dict[str, Term] = {}
+        output = self.encoder.output_at(replace(batch, ids=corrupted), places, losses)
+        output, cls = output.tensor_split([len(at[0])])
         states, targets = self.head.transform(output), batch.ids[at]  # (M, D), (M,)
         words = self.encoder.tokens
-        loss = Term(vocabulary_loss(states, words.weight, self.head.bias, targets, part_of(words)), len(targets))
-        if self.pairs == "none":
-            return StepOutput(loss, features=output)
-        assert batch.pair is not None
-        logits = self.pair_head(cls)  # (B, 2)
-        pair_loss = Term(F.cross_entropy(logits, batch.pair, reduction="sum"), n)
-        right = (logits.argmax(1) == batch.pair).float().mean()
-        return StepOutput({"token_loss": loss, "pair_loss": pair_loss}, {"pair_accuracy": right}, output)
+        loss = vocabulary_loss(states, words.weight, self.head.bias, targets, part_of(words))
+        terms = {self.likelihood: Term(loss, len(targets))}
+        logs = {}
+        if self.pairs != "none":
+            assert batch.pair is not None
+            logits = self.pair_head(cls)  # (B, 2)
+            terms["pair_loss"] = Term(F.cross_entropy(logits, batch.pair, reduction="sum"), n)
+            logs["pair_accuracy"] = (logits.argmax(1) == batch.pair).float().mean()
+        return StepOutput.of(terms | losses, logs, output)
 
     def tensor_plan(self, size: int) -> Plan:
         return {f"encoder.{name}": style for name, style in self.encoder.tensor_plan(size).items()}
@@ -123,7 +127,8 @@ class MaskedLM(Method):
 
     def counts(self, batch: TextBatch) -> dict[str, Tensor | float]:
         masked = self.corrupt(batch)[1].sum()
-        return {"loss": masked} if self.pairs == "none" else {"token_loss": masked, "pair_loss": len(batch)}
+        pairs = {} if self.pairs == "none" else {"pair_loss": len(batch)}
+        return {self.likelihood: masked, **pairs, **dict.fromkeys(self.encoder.asks, 1.0)}
 
     def corrupt(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """Returns corrupted ids and the positions to predict, (B, T) bool."""

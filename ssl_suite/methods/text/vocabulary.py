@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_suite.core.batch import TextBatch
+from ssl_suite.core.flops import flop_counter
 from ssl_suite.core.tensor_parallel import Part
 from ssl_suite.encoders.likelihood import rows_at_once
 from ssl_suite.encoders.text import TextEncoder
@@ -101,7 +101,7 @@ def encoder_flops(encoder: TextEncoder, length: int, outputs: int | None = None)
     ids = torch.zeros(1, length, dtype=torch.long, device=encoder.tokens.weight.device)
     row = ids[:, 0]
     batch = TextBatch(row, row, None, ids, torch.ones_like(ids, dtype=torch.bool), dense=True)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         if outputs is None:
             encoder(batch)
         else:
