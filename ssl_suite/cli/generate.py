@@ -79,12 +79,12 @@ def continuations(
     load_all()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_encoder(encoder)
-    model = None if isinstance(loaded, EncoderDecoder) else CausalLM(loaded).to(device)
+    model = loaded if isinstance(loaded, EncoderDecoder) else CausalLM(loaded)
     if loaded.tokenizer is None:
         raise UserError(f"{encoder} has no tokenizer, so that it can neither read a prompt nor write text.")
-    if isinstance(loaded, EncoderDecoder):
-        yield from zip(prompts, answers(loaded.to(device), prompts, length, beams), strict=True)
-    if model is None:
+    model.to(device)
+    if isinstance(model, EncoderDecoder):
+        yield from zip(prompts, answers(model, prompts, length, beams), strict=True)
         return
     for prompt in prompts:
         for number in range(count):
