@@ -55,7 +55,7 @@ class Separate(Task):
     Args:
         voices: their targets in the data; one alone for enhancement.
         hidden: width of each direction of the BLSTMs.
-        layers: of them.
+        layers: of them; 0 for one linear layer on each state, which is the second opinion.
         dropout: between them.
         window: samples of a spectrum; one begins at every state of the encoder.
         measures: `stoi` and `pesq` beside it, which are of the extra `quality` and take a while.
@@ -81,7 +81,7 @@ class Separate(Task):
         if not voices or len(set(voices)) != len(voices):
             raise UserError(f"task.voices names the voices of a mixture, each once: not {list(voices)}.")
         within("task.hidden", hidden, low=1, whole=True)
-        within("task.layers", layers, low=1, whole=True)
+        within("task.layers", layers, low=0, whole=True)
         within("task.dropout", dropout, low=0, below=1)
         within("task.window", window, low=2, whole=True)
         expect_measures(measures)
@@ -94,8 +94,8 @@ class Separate(Task):
 
     def build(self, dim: int, labels: dict[str, list[str]]) -> None:
         self.labels = labels
-        self.blstm = BLSTM(dim, self.hidden, self.layers, self.dropout)
-        self.head = nn.Linear(2 * self.hidden, len(self.voices) * (self.size // 2 + 1))
+        self.blstm = BLSTM(dim, self.hidden, self.layers, self.dropout) if self.layers else None
+        self.head = nn.Linear(2 * self.hidden if self.layers else dim, len(self.voices) * (self.size // 2 + 1))
 
     def meet(self, data: DataModule) -> None:
         assert data.request is not None
@@ -108,7 +108,8 @@ class Separate(Task):
 
     def forward(self, features: Tensor, mask: Tensor, wave: Tensor, lengths: Tensor, rate: int = 16000) -> Masked:
         spectrum = self.spectrum(wave)
-        states = self.head(self.blstm(features, mask)).sigmoid()  # (B, T, C · F)
+        read = features if self.blstm is None else self.blstm(features, mask)
+        states = self.head(read).sigmoid()  # (B, T, C · F)
         at = torch.arange(spectrum.shape[2], device=wave.device)
         last = (mask.sum(1, keepdim=True) - 1).clamp(min=0)
         at = torch.minimum(at[None], last)  # (B, K): there are a few more spectra than states

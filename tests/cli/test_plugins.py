@@ -128,9 +128,43 @@ def test_a_task_of_a_plugin_with_a_target_of_its_own(site: Path, tmp_path: Path,
     assert sum(wrong) / len(wrong) == pytest.approx(row.value, abs=0.05)  # the arc cosine of nearly 1
 
 
+ALONE = """
+import torch
+from ssl_suite.core.batch import SpeechBatch
+from ssl_suite_example import Spectra
+
+torch.manual_seed(0)
+encoder, wave, lengths = Spectra().eval(), torch.randn(3, 16000), torch.tensor([16000, 7001, 300])
+wave = wave * (torch.arange(16000) < lengths[:, None])
+together = encoder(SpeechBatch(torch.arange(3), torch.arange(3), None, wave, lengths))
+for row, n in enumerate(lengths.tolist()):
+    one = slice(row, row + 1)
+    alone = encoder(SpeechBatch(torch.arange(1), torch.arange(1), None, wave[one, :n], lengths[one]))
+    assert len(alone.states) == encoder.num_states == 3
+    for a, b in zip(alone.states, together.states, strict=True):
+        assert torch.allclose(a[0], b[row, : a.shape[1]], atol=1e-5)
+        assert together.mask[row].sum() == a.shape[1]
+"""
+
+
+def test_an_upstream_and_a_task_of_a_plugin_on_real_voices(
+    site: Path, tmp_path: Path, small: Callable[[str], str]
+) -> None:
+    recipe = ["-c", "speech/diarize", "--model.encoder.class_path=Spectra", "--model.task=Overlap", *QUICK]
+    data = [f"--data.source={small('prompts')}", "--model.mode=finetune", "--trainer.max_epochs=8"]
+    more = ["--model.optim.lr=0.01", "--trainer.check_val_every_n_epoch=8", "--data.mix.overlap=[0.4, 0.8]"]
+    run(site, ["fit", *recipe, *data, *more, f"--out={tmp_path / 'run'}", "--test_after=true"])
+    (row,) = Store(tmp_path / "run/results.sqlite").rows()
+    assert (row.metric, row.direction) == ("f1", "max")
+    assert row.value > 0.1  # before training it says nowhere, which is 0
+    done = python(site, "-c", ALONE)
+    assert done.returncode == 0, done.stderr
+
+
 def test_each_example_is_a_page() -> None:
     lengths = {p.name: len(p.read_text().splitlines()) for p in (EXAMPLE / "ssl_suite_example").glob("*.py")}
-    assert set(lengths) == {"__init__.py", "data.py", "encoder.py", "method.py", "task.py"}
+    names = ("data", "encoder", "method", "overlap", "task", "upstream")
+    assert set(lengths) == {"__init__.py", *(f"{name}.py" for name in names)}
     assert max(lengths.values()) <= 40
 
 
@@ -138,7 +172,7 @@ def test_what_is_said_of_the_examples_is_in_them() -> None:
     said = (EXAMPLE.parents[1] / "CONTRIBUTING.md").read_text()
     blocks = re.findall(r"```(?:python|toml)\n(.*?)```", said, re.DOTALL)
     files = [p.read_text() for p in EXAMPLE.rglob("*") if p.suffix in (".py", ".toml")]
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     assert [block for block in blocks if not any(block in file for file in files)] == []
     links = re.findall(r"\]\(([\w/.]+)\)", said)
     assert [link for link in links if not (EXAMPLE.parents[1] / link).exists()] == []
