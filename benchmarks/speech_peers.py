@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -76,14 +76,13 @@ def wav2vec2(waves: Sequence[Tensor], size: int, sizes: dict[str, int], optim: O
 
 
 def hubert(
-    waves: Sequence[Tensor], units: Sequence[Tensor], batches: list[list[int]], sizes: dict[str, int], optim: Optim,
+    read: Callable[[int], tuple[Tensor, Tensor]], batches: list[list[int]], sizes: dict[str, int], optim: Optim,
     classes: int, steps: int,
 ) -> float:  # fmt: skip
     """As `examples/hubert` of torchaudio: batches of similar lengths, all cropped to the shortest.
 
     Args:
-        waves: (N,) each, in memory.
-        units: (T,) of each.
+        read: number of a recording → its wave (N,) and units (T,).
         batches: that the recipe's sampler would make as well: recordings of one length's bucket.
         sizes: of the trunk.
         optim: of AdamW.
@@ -109,13 +108,14 @@ def hubert(
     )  # fmt: skip
 
     def collate(rows: list[int]) -> tuple[Tensor, Tensor]:
-        frames = min(len(units[i]) for i in rows)
-        wave, labels = [], []
-        for i in rows:
-            start = int(torch.randint(len(units[i]) - frames + 1, ()))
-            piece = waves[i][start * STRIDE :][: (frames - 1) * STRIDE + 400]
-            wave.append(F.pad(piece, (0, (frames - 1) * STRIDE + 400 - len(piece))))
-            labels.append(units[i][start : start + frames])
+        read_rows, wave, labels = [read(i) for i in rows], [], []
+        frames = min(len(units) for _, units in read_rows)
+        size = (frames - 1) * STRIDE + 400
+        for whole, units in read_rows:
+            start = int(torch.randint(len(units) - frames + 1, ()))
+            piece = whole[start * STRIDE :][:size]
+            wave.append(F.pad(piece, (0, size - len(piece))))
+            labels.append(units[start : start + frames])
         return torch.stack(wave), torch.stack(labels)
 
     optimizer = torch.optim.AdamW(model.parameters(), optim.lr, optim.betas, optim.eps, optim.weight_decay)
