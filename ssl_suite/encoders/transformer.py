@@ -170,10 +170,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, i) for i in range(blocks))
         self.norm = config.norm_layer() if config.norm == "pre" else nn.Identity()
         self.bias = RelativeBias(config.heads, config.buckets, config.reach) if config.buckets else None
-        self.apply(init_weights)
-        for name, weight in self.named_parameters():
-            if name.endswith(("attention.out.weight", "feed_forward.down.weight", "feed_forward.down")):
-                nn.init.normal_(weight, std=0.02 / (2 * config.layers) ** 0.5)
+        init_blocks(self, config.layers)
 
     def forward(
         self,
@@ -258,6 +255,14 @@ class Transformer(nn.Module):
         if not self.training or not self.config.layer_drop:
             return y
         return torch.where(torch.rand((), device=x.device) < self.config.layer_drop, x, y)
+
+
+def init_blocks(module: nn.Module, layers: int) -> None:
+    """`init_weights`, and projections onto the residual stream of so many layers scaled by 1/√(2·layers)."""
+    module.apply(init_weights)
+    for name, weight in module.named_parameters():
+        if name.endswith(("attention.out.weight", "feed_forward.down.weight", "feed_forward.down")):
+            nn.init.normal_(weight, std=0.02 / (2 * layers) ** 0.5)
 
 
 def init_weights(module: nn.Module) -> None:

@@ -25,6 +25,8 @@ RECIPES = [
     "bart",
     "mass",
     "switch",
+    "mdlm",
+    "multi_token",
 ]
 SMALL = ["modernbert", "bigbird", "switch"]
 

@@ -37,6 +37,8 @@ from ssl_suite.methods.text.electra import Electra
 from ssl_suite.methods.text.elmo import ELMo
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
+from ssl_suite.methods.text.mdlm import MDLM
+from ssl_suite.methods.text.multi_token import MultiTokenLM
 from ssl_suite.methods.text.seq2seq import Seq2Seq
 from ssl_suite.tasks.classify import Classify
 from ssl_suite.tasks.diarize import Diarize
@@ -81,6 +83,8 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "MaskedLM": (lambda: MaskedLM(tiny_text_encoder(), optim=ADAM), 1),
     "MaskedLM, Muon": (lambda: MaskedLM(tiny_text_encoder(), optim=Optim("muon", 1e-3)), 1),
     "MaskedLM, spans": (lambda: MaskedLM(tiny_text_encoder(), mask=Mask("span"), optim=ADAM), 1),
+    "MDLM": (lambda: MDLM(tiny_text_encoder(), optim=ADAM), 1),
+    "MultiTokenLM": (lambda: MultiTokenLM(tiny_text_encoder(causal=True), 3, optim=ADAM), 3),
     "CausalLM": (lambda: CausalLM(tiny_text_encoder(causal=True), optim=ADAM), 1),
     "Electra": (lambda: Electra(tiny_text_encoder(), generator_size=0.5, optim=ADAM), 2),  # masked, and real tokens
     "ELMo": (lambda: ELMo(LSTMEncoder(vocab_size=270, dim=12), optim=ADAM), 3),  # either direction, and features

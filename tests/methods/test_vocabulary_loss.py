@@ -12,15 +12,18 @@ from ssl_suite.methods.text.vocabulary import vocabulary_loss
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 def test_loss_and_gradients_equal_cross_entropy_for_any_chunk(
-    rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+    rows: int, biased: bool, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(likelihood.CHUNK, "cpu", rows * 11)
     states, weight, targets = torch.randn(7, 5), torch.randn(11, 5), torch.randint(0, 11, (7,))
     bias = torch.randn(11) if biased else None
     leaves = [t.requires_grad_() for t in (states, weight, bias) if t is not None]
-    wanted = F.cross_entropy(F.linear(states, weight, bias), targets, reduction="sum") / 7
-    found = vocabulary_loss(states, weight, bias, targets) / 7
+    shares = torch.tensor([0.0, 1, 2, 0.5, 3, 1, 7]) if weighted else None
+    each = F.cross_entropy(F.linear(states, weight, bias), targets, reduction="none")
+    wanted = (each if shares is None else each * shares).sum() / 7
+    found = vocabulary_loss(states, weight, bias, targets, shares=shares) / 7
     torch.testing.assert_close(found, wanted)
     for a, b in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(wanted, leaves), strict=True):
         torch.testing.assert_close(a, b)

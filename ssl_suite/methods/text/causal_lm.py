@@ -56,11 +56,13 @@ class CausalLM(Method):
         loss = Term(vocabulary_loss(states, words.weight, None, targets, part_of(words)), len(targets))
         return StepOutput.of({self.likelihood: loss, **encoded.losses}, features=encoded.pooled)
 
-    def predicted(self, batch: TextBatch) -> Tensor:
-        """(B, T − 1) which tokens are predicted from the one before: none across the end of a document."""
+    def predicted(self, batch: TextBatch, ahead: int = 1) -> Tensor:
+        """(B, T − ahead) which tokens are predicted from the one so many before: none across a document's end."""
         d = batch.documents
-        same = batch.ids[:, :-1] != self.end_id if d is None else d[:, :-1] == d[:, 1:]
-        return batch.mask[:, 1:] & same
+        if d is None:  # documents that ended before each token
+            ended = (batch.ids == self.end_id).long()
+            d = ended.cumsum(1) - ended
+        return batch.mask[:, ahead:] & (d[:, :-ahead] == d[:, ahead:])
 
     def tensor_plan(self, size: int) -> Plan:
         return {f"encoder.{name}": style for name, style in self.encoder.tensor_plan(size).items()}

@@ -17,7 +17,12 @@ from ssl_suite.encoders.text import TextEncoder
 
 
 def vocabulary_loss(
-    states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, part: Part = Part()
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    part: Part = Part(),
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Σ cross-entropy of `states @ weight.T + bias` against `targets`, without ever holding all logits.
 
@@ -31,18 +36,26 @@ def vocabulary_loss(
         targets: (M,) ids.
         part: which of the words this process has, where others of its tensor-parallel group have the rest: `weight` is
             (V / size, D) then, and each row's maximum, sum and target are shared (arXiv:1909.08053, section 3).
+        shares: (M,) what each row's cross-entropy is multiplied with; None for 1.
 
     Returns:
         Scalar float32; 0 where M is 0.
     """
     bias = None if bias is None else part.cut(bias)
-    return _VocabularyLoss.apply(states, weight, bias, targets, part, torch.is_grad_enabled())
+    return _VocabularyLoss.apply(states, weight, bias, targets, part, shares, torch.is_grad_enabled())
 
 
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, part: Part, training: bool
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        part: Part,
+        shares: Tensor | None,
+        training: bool,
     ) -> Tensor:
         targets, here = own_words(targets, len(weight), part)
         device = states.device.type
@@ -62,7 +75,12 @@ class _VocabularyLoss(torch.autograd.Function):
             z.sub_(part.max(z.amax(-1, keepdim=True)))
             target = part.sum(z.gather(1, y[:, None]) * ours)
             total = part.sum(z.exp_().sum(-1, keepdim=True))  # z / total is the softmax
-            loss += (total.log() - target).sum()
+            if shares is None:
+                loss += (total.log() - target).sum()
+            else:
+                share = shares[start : start + rows, None]
+                loss += ((total.log() - target) * share).sum()
+                total = total / share  # of which the gradient's rows are multiples of the inverse
             if d_states is None or d_weight is None:
                 continue
             e, scaled = z.to(dtype), (x / total).to(dtype)
@@ -74,6 +92,7 @@ class _VocabularyLoss(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += (z.T @ total.reciprocal())[:, 0]
         if d_states is not None and d_weight is not None:  # the targets' own share of softmax − one-hot
+            here = here if shares is None else here * shares[:, None]
             d_states -= words[targets] * here.to(dtype)
             d_weight.index_add_(0, targets, inputs.float() * here, alpha=-1)
             if d_bias is not None:
@@ -87,7 +106,7 @@ class _VocabularyLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *(d if d is None else (d * scale).to(dtype) for d, dtype in saved), None, None, None
+        return *(d if d is None else (d * scale).to(dtype) for d, dtype in saved), None, None, None, None
 
 
 def encoder_flops(encoder: TextEncoder, length: int, outputs: int | None = None) -> float:
