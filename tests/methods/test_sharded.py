@@ -27,13 +27,15 @@ from ssl_suite.methods.text.masked_lm import MaskedLM
 from test_distributed import Flat  # isort: skip
 
 WORLD, BATCH, STEPS = 2, 4, 3
-NAMES = ["MaskedLM", "CausalLM", "BYOL"]
+NAMES = ["MaskedLM", "CausalLM", "BYOL", "Accumulated"]
+ZERO: dict[str, Any] = {"CausalLM": 2, "Accumulated": 1}
+"""Stages other than 3."""
 
 
 def method(name: str, seed: int = 0) -> Any:
     """CausalLM's one block runs twice a step; 261 rows of an embedding do not halve."""
     torch.manual_seed(seed)
-    if name == "MaskedLM":
+    if name in ("MaskedLM", "Accumulated"):
         encoder = tiny_text_encoder(vocab_size=261, dropout=0.0, norm="post")
         return MaskedLM(encoder, optim=Optim("adamw", 1e-2, weight_decay=0.1))
     if name == "CausalLM":
@@ -48,14 +50,16 @@ def method(name: str, seed: int = 0) -> Any:
 def fit(name: str, folder: Path, source: str, world: int, resume: bool = False) -> Any:
     """The same batches, whichever way they are divided; ranks but the first start from weights that do not count."""
     os.environ["PL_GLOBAL_SEED"] = "0"
+    together = 2 if name == "Accumulated" else 1
     options: dict[str, Any] = {"image_size": 8} if name == "BYOL" else {"tokenizer": "byte", "max_length": 32}
     data = (Images if name == "BYOL" else Text)(source, batch_size=BATCH // world, **options)
     trainer = pl.Trainer(
         accelerator="cpu", devices=world, max_steps=STEPS, default_root_dir=folder, gradient_clip_val=0.5,
-        strategy=FSDP2() if world > 1 else "auto", plugins=[LightningEnvironment()] if world > 1 else None,
+        strategy=FSDP2(ZERO.get(name, 3)) if world > 1 else "auto",
+        plugins=[LightningEnvironment()] if world > 1 else None, accumulate_grad_batches=together,
         callbacks=[ModelCheckpoint(folder, "step{step}", auto_insert_metric_name=False,
                                    every_n_train_steps=1, save_top_k=-1)],
-        num_sanity_val_steps=0, val_check_interval=STEPS, limit_val_batches=1,
+        num_sanity_val_steps=0, val_check_interval=STEPS * together, limit_val_batches=1,
         **QUIET,
     )  # fmt: skip
     model = method(name, int(os.environ.get("LOCAL_RANK", 0)))
@@ -82,7 +86,7 @@ def worker(rank: int, port: int, folder: str, sources: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def sources(text_file: str, image_folder: str) -> dict[str, str]:
-    return {"MaskedLM": text_file, "CausalLM": text_file, "BYOL": image_folder}
+    return {"MaskedLM": text_file, "CausalLM": text_file, "BYOL": image_folder, "Accumulated": text_file}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,7 @@ def test_two_sharded_processes_learn_what_one_learns(
     found = [torch.load(sharded / f"found{r}.pt", weights_only=True)[name] for r in range(WORLD)]
     total = sum(p.numel() for p in model.parameters())
     assert sum(f["share"] for f in found) == total
-    assert all(f["sharded"] and f["class"] == name and f["resumed"] == 0 for f in found)
+    assert all(f["sharded"] and f["class"] == type(model).__name__ and f["resumed"] == 0 for f in found)
     assert found[0]["figures"]["val/loss"] == pytest.approx(found[1]["figures"]["val/loss"])
     mine, theirs = load_encoder(tmp_path / "encoder"), load_encoder(sharded / name / "encoder")
     assert mine.heads.keys() == theirs.heads.keys()
