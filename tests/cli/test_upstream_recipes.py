@@ -22,7 +22,7 @@ from ssl_suite.methods.speech.wav2vec2 import Wav2Vec2
 from ssl_suite.methods.speech.wavlm import WavLM
 
 RECIPES: dict[str, tuple[type[Method], tuple[str, ...], str, set[str]]] = {
-    "best_rq": (BestRQ, ("best_rq",), "best_rq_small", {"codes"}),
+    "best_rq": (BestRQ, ("best_rq",), "best_rq_small", {"codes", "codebooks", "spans", "seen", "normalize"}),
     "tera": (TERA, ("tera",), "tera_small", set()),
     "mockingjay": (TERA, ("tera", "mockingjay"), "tera_small", set()),
     "vq_apc": (VQAPC, ("apc", "vq_apc"), "small", {"steps"}),
