@@ -21,7 +21,7 @@ from ssl_suite.core.term import Term
 from ssl_suite.encoders.speech import SpeechEncoder
 from ssl_suite.methods.speech.codes import one_hot, perplexity
 from ssl_suite.methods.speech.front_end import real_frames
-from ssl_suite.methods.speech.spans import Spans, frame_counts, frame_terms
+from ssl_suite.methods.speech.spans import Spans
 
 
 class DinoSR(Method):
@@ -35,7 +35,6 @@ class DinoSR(Method):
         codes: V, of each codebook.
         decay: τ, what is left of a code's sum and count after a step in which frames chose it (section 3.2).
         spans: what is masked.
-        seen: weight of the loss at frames that are not masked; the paper's is 0.
         momentum: of the teacher.
         freeze_step: optimizer steps after which the front end and the teacher stay; None: never.
         optim: how weights are updated.
@@ -50,7 +49,6 @@ class DinoSR(Method):
         codes: int = 256,
         decay: float = 0.9,
         spans: Spans = Spans(0.8, 10),
-        seen: float = 0.0,
         momentum: Ramp = Ramp(0.999, 0.9999, 30_000, "linear"),
         freeze_step: int | None = 200_000,
         optim: Optim = Optim(lr=5e-4, betas=(0.9, 0.98), eps=1e-6, warmup_ratio=0.03),
@@ -62,11 +60,9 @@ class DinoSR(Method):
         within("top", top, low=1, high=blocks, whole=True)
         within("codes", codes, low=2, whole=True)
         within("decay", decay, low=0, below=1)
-        within("seen", seen, low=0)
         if freeze_step is not None:
             within("freeze_step", freeze_step, low=0, whole=True)
-        self.top, self.codes, self.spans, self.seen = top, codes, spans, seen
-        self.momentum, self.freeze_step = momentum, freeze_step
+        self.top, self.codes, self.spans, self.momentum, self.freeze_step = top, codes, spans, momentum, freeze_step
         self.hole = nn.Parameter(torch.rand(self.encoder.dim))
         self.predict = nn.ModuleList(nn.Linear(self.encoder.dim, codes) for _ in range(top))
         self.codebooks = MovingCodebooks(top, codes, self.encoder.dim, decay)
@@ -105,18 +101,17 @@ class DinoSR(Method):
     def step(self, batch: SpeechBatch) -> StepOutput:
         tokens = self.encoder.embed(batch)
         masked = self.spans.draw(tokens.mask, batch.seed)
-        at = (tokens.mask if self.seen else masked).nonzero(as_tuple=True)
+        at = masked.nonzero(as_tuple=True)
         codes = self.codebooks(self.target(tokens, at), learn=self.training)  # (N, M)
         encoded, read = self.student(tokens.replace(masked, self.hole))
         logits = torch.stack([head(x[at]) for head, x in zip(self.predict, read, strict=True)]).float()
-        losses = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes).mean(0)  # (M,)
-        right, hidden = (logits.argmax(-1) == codes).float().mean(0), masked[at]
-        terms = frame_terms(losses, hidden, torch.ones_like(hidden), self.seen)
+        loss = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum") / self.top
+        right = (logits.argmax(-1) == codes).float().mean(0).sum()
         logs: dict[str, Tensor | Term] = {
-            "accuracy": Term((right * hidden).sum(), terms["hidden"].count),
+            "accuracy": Term(right, len(at[0])),
             "code_perplexity": perplexity(codes.T, self.codes),
         }
-        return StepOutput(terms, logs, encoded.pooled)
+        return StepOutput(Term(loss, len(at[0])), logs, encoded.pooled)
 
     def student(self, tokens: Tokens) -> tuple[Encoded, list[Tensor]]:
         """What the student makes of masked speech, and the N (B, T, D) that its heads read: the last state, each."""
@@ -131,8 +126,7 @@ class DinoSR(Method):
         return torch.stack([over_time(layer.float(), tokens.mask)[at] for layer in added[-self.top :]])
 
     def counts(self, batch: SpeechBatch) -> dict[str, Tensor]:
-        mask = real_frames(self.encoder, batch)
-        return frame_counts(self.spans.draw(mask, batch.seed), mask, self.seen)
+        return {"loss": self.spans.draw(real_frames(self.encoder, batch), batch.seed).sum()}
 
 
 class SpidR(DinoSR):
