@@ -74,11 +74,8 @@ def heatmap(
         shade = float(shades[i, j])
         axes.add_patch(Rectangle((float(j), float(i)), 1, 1, facecolor=ROLE["ssl"], alpha=shade, linewidth=0))
         if cell >= 24:
-            text = (
-                f"{values[i, j]:.{places}f}".replace("0.", ".", 1)
-                if abs(values[i, j]) < 1
-                else f"{values[i, j]:.{places}g}"
-            )
+            text = f"{values[i, j]:.{places}f}"
+            text = text.replace("0.", ".", 1) if abs(values[i, j]) < 1 - 0.5 * 10**-places else f"{values[i, j]:.0f}"
             colour = "#ffffff" if shade > 0.6 else INK["ink"]
             axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9, color=colour)
     axes.set_xticks(np.arange(len(columns)) + 0.5, [shorten(c, 24) for c in columns], rotation=0 if flat else 90)
@@ -182,6 +179,7 @@ def contours(
         axes.plot(points[:, 0], points[:, 1], color=ROLE[role], linewidth=1.6, marker="o", markersize=3, clip_on=True)
         axes.plot(*points[-1], "o", color=ROLE[role], markersize=7, clip_on=False)
         legend.append((VARIABLES[ROLE[role]], label))
+    axes.locator_params(nbins=5)
     _name_axes(axes, *axes_names)
     return svg(figure, name, title), legend
 

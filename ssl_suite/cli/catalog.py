@@ -22,7 +22,7 @@ class Listed:
     """One thing a user can name.
 
     Attributes:
-        kind: methods, encoders, tasks, data, maskings, callbacks, samples, recipes, benchmarks or plugins.
+        kind: methods, encoders, tasks, data, maskings, callbacks, samples, recipes, benchmarks, analyses or plugins.
         name: as typed on the command line.
         summary: first line of its docstring.
         origin: ssl_suite, or the plug-in it comes from.
@@ -57,7 +57,7 @@ def select(kind: str | None) -> list[Listed]:
     Raises:
         UserError: no such kind.
     """
-    kinds = [*dict.fromkeys(KINDS.values()), "samples", "recipes", "benchmarks", "plugins"]
+    kinds = [*dict.fromkeys(KINDS.values()), "samples", "recipes", "benchmarks", "analyses", "plugins"]
     if kind is not None and kind not in kinds:
         raise UserError(f"There is nothing called {kind!r} to list.{nearest(kind, kinds)}")
     return sorted((e for e in catalog() if kind in (None, e.kind)), key=lambda e: (kinds.index(e.kind), e.name))
@@ -75,7 +75,7 @@ def _samples() -> Iterator[Listed]:
 
 def _recipes() -> Iterator[Listed]:
     for name, path, origin in recipes():
-        kind = "benchmarks" if name.startswith("bench/") else "recipes"
+        kind = {"bench": "benchmarks", "analysis": "analyses"}.get(name.partition("/")[0], "recipes")
         yield Listed(kind, name, _opening(path.read_text(encoding="utf-8")), origin)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ssl_suite.core.batch import Batch
-from ssl_suite.core.data import Request, Split
+from ssl_suite.core.data import DataModule, Request, Split
 from ssl_suite.core.encoder import Encoded, Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.features import FeatureBatch
@@ -94,16 +94,9 @@ class Finetune(Evaluation):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        known = getattr(self.task, "labels", None)
-        self.data.serve(Request.of(self.encoder, target=self.task.target, labels=known))
-        if self.encoder.modality == "text":
-            self.encoder.tokenizer = self.data.tokenizer
-        if known is None:
-            self.task.build(self.readout.dim, self.data.labels)
-        elif stage == "fit":
+        known = self.meet(self.data)
+        if known and stage == "fit":
             self.data.expect_known("train")
-        self.task.unseen = self.data.unseen
-        self.task.meet(self.data)
         for split in (*self.data.parts("validation"), *self.data.parts("test")):
             self.scores[split] = self.task.metrics()
         if self.mode == "probe":
@@ -113,6 +106,18 @@ class Finetune(Evaluation):
                 self.readout.fit(self.data.frozen.measure() if unkept else self.data.frozen.moments)
             if self.task.needs_inputs:
                 self.data.use_inputs()
+
+    def meet(self, data: DataModule) -> bool:
+        """Builds the head for these data, unless it is there; returns whether it was."""
+        known = getattr(self.task, "labels", None)
+        data.serve(Request.of(self.encoder, target=self.task.target, labels=known))
+        if self.encoder.modality == "text":
+            self.encoder.tokenizer = data.tokenizer
+        if known is None:
+            self.task.build(self.readout.dim, data.labels)
+        self.task.unseen = data.unseen
+        self.task.meet(data)
+        return known is not None
 
     def _freeze(self) -> None:
         """Lets the data serve features, computed on this run's device and in its precision."""

@@ -79,3 +79,115 @@ def test_a_recipe_gives_options_and_the_command_line_the_last_word(
     assert main(["analyze", "rank", "-c", str(recipe), "--count", "7", "--out", str(tmp_path / "b")]) == 0
     most = [json.loads((tmp_path / x / "rows.json").read_text())["rows"][2]["value"] for x in "ab"]
     assert most == [9, 7]
+
+
+FINE_TUNING = ["--recipe", "text/classify", "--set", "data.max_length=32", "data.batch_size=8", "trainer.max_epochs=8"]
+
+
+def test_landscape_fine_tunes_from_both_starts_and_keeps_the_runs(
+    pretrained: dict[str, Path], sources: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = [
+        *FINE_TUNING,
+        f"data.source={sources['text']}",
+        "trainer.check_val_every_n_epoch=1",
+        "model.optim.lr=0.01",
+    ]
+    run = [
+        "analyze",
+        "landscape",
+        str(pretrained["text"]),
+        *options,
+        "--seeds",
+        "3",
+        "--count",
+        "16",
+        "--out",
+        str(out),
+    ]
+    other = ["--other_recipe", "text/tag", "--other_set", "trainer.max_steps=3", "data.labels=8", "--grid", "3"]
+    assert main([*run, *other]) == 0
+    rows = json.loads((out / "rows.json").read_text())["rows"]
+    for start in ("pretrained", "random"):
+        own = [r for r in rows if r["start"] == start]
+        value = {m: [r["value"] for r in own if r["measure"] == m] for m in ("loss", "f", "final", "sharpness", "f2")}
+        assert {r["alpha"]: r["value"] for r in own if r["measure"] == "f"}[1.0] == pytest.approx(value["final"][0])
+        assert value["loss"][-1] == pytest.approx(value["final"][0])
+        assert value["loss"][-1] < value["loss"][0]  # it learns
+        assert value["sharpness"][0] > 0
+        assert len(value["f2"]) == 9
+    checkpoint = out / "random-3/checkpoints/step-0.ckpt"
+    first = checkpoint.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(run) == 0
+    assert checkpoint.stat().st_mtime_ns == first
+    assert "ssl-suite fit" not in capsys.readouterr().out
+    assert "f2" not in {r["measure"] for r in json.loads((out / "rows.json").read_text())["rows"]}
+
+
+def test_embryology_pretrains_and_looks_at_each_milestone(
+    sources: dict[str, str], tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "recipe: [text/roberta, text/small]\nseeds: [0, 1]\nwords: 200\n"
+        f"set: {{trainer.max_steps: 6, data.source: '{sources['text']}', data.max_length: 32, data.batch_size: 16}}\n"
+        "probes: {tags: {train: 20, test: 20}}\n"
+    )
+    assert main(["analyze", "embryology", "-c", str(recipe), "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out/rows.json").read_text())["rows"]
+    assert sorted({r["step"] for r in rows}) == [0, 1, 2, 3, 6]
+    assert {r["run"] for r in rows} == {"seed-0", "seed-1"}
+    assert {r["measure"] for r in rows} == {"probe: tags", "prediction", "reconstruction"}
+    for run in ("seed-0", "seed-1"):
+        kept = {
+            r["step"]: r["value"]
+            for r in rows
+            if (r["run"], r["measure"], r["label"]) == (run, "reconstruction", "all")
+        }
+        assert max(kept.values()) > kept[0] + 0.03  # it learns what the commonest words are
+    assert "no checkpoints along its way" in fails("analyze", "embryology", sources["text"])
+    assert "Name runs, or a --recipe" in fails("analyze", "embryology")
+    recipe.write_text("probes: {tags: {sauce: x}}\n")
+    assert "each has a source, a column and a target" in fails("analyze", "embryology", "x", "-c", str(recipe))
+
+
+def test_senses_of_a_word_and_what_lacks_them(
+    pretrained: dict[str, Path], tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    run = ["analyze", "senses", str(pretrained["text"]), "--out", str(tmp_path / "out")]
+    assert main([*run, "-c", "analysis/senses", "--most", "4"]) == 0
+    rows = json.loads((tmp_path / "out/rows.json").read_text())["rows"]
+    assert {r["layer"] for r in rows} == {"word embedding", "state 0", "state 1"}
+    (static,) = (r["value"] for r in rows if r["layer"] == "word embedding" and r["measure"] == "auc")
+    assert static == 0.5  # one vector for all
+    assert "Nearest neighbours" in (tmp_path / "out/report.html").read_text()
+    assert "'zebra' needs two senses" in fails(*run, "--word", "zebra")
+    table = tmp_path / "s.tsv"
+    table.write_text("a\tone bank\nb\n")
+    assert f"{table}, line 2 has 1 columns, not two with text" in fails(*run, "--word", "bank", "--data", str(table))
+    assert "needs a text encoder" in fails("analyze", "senses", str(pretrained["image"]), "--word", "like")
+
+
+def test_alignment_and_language_shift_of_a_parallel_list(
+    pretrained: dict[str, Path], tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    table = tmp_path / "pairs.tsv"
+    table.write_text("".join(f"the {w} is here\tel {w} {w}\n" for w in "abcdefgh"))
+    words = tmp_path / "words.tsv"
+    words.write_text("".join(f"{w}\t{w}\n" for w in "abcdx"))
+    run, pairs = str(pretrained["text"]), ["--pairs", str(table), "--languages", "en", "es"]
+    options = [run, f"random:{run}", *pairs, "--dictionary", str(words), "--out", str(tmp_path / "a")]
+    assert main(["analyze", "alignment", *options]) == 0
+    rows = json.loads((tmp_path / "a/rows.json").read_text())["rows"]
+    assert {(r["unit"], r["candidates"]) for r in rows} == {("texts", 8), ("words", 4)}
+    assert all(0 < r["value"] <= 1 for r in rows)
+    shift = ["analyze", "language-shift", run, *pairs, "--out", str(tmp_path / "s")]
+    assert main([*shift, "--alphas", "1", "2"]) == 0
+    rows = json.loads((tmp_path / "s/rows.json").read_text())["rows"]
+    assert {r["alpha"] for r in rows if r["measure"] == "target_share"} == {0, 1, 2}
+    assert "α = 2" in (tmp_path / "s/report.html").read_text()
+    assert "--layer is 9" in fails(*shift, "--layer", "9")
+    table.write_text("a\tb\n")
+    assert "holds 1 pairs" in fails(*shift)
