@@ -33,6 +33,7 @@ class Exhibit:
         legend: (CSS colour, label) pairs.
         head: of a table: its columns.
         body: of a table: its rows.
+        prose: whether the table holds texts rather than numbers.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Exhibit:
     legend: Sequence[tuple[str, str]] = ()
     head: Sequence[str] = ()
     body: Sequence[Sequence[str]] = ()
+    prose: bool = False
 
 
 @dataclass(frozen=True)

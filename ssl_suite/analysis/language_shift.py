@@ -184,7 +184,7 @@ def _translations(
         for i in range(min(SHOWN, len(judged[0])))
     ]
     head = [languages[0], *(f"α = {a:g}" for a in alphas), f"{languages[1]}, reference"]
-    shown = Exhibit("What is said at each place", head=head, body=body)
+    shown = Exhibit("What is said at each place", head=head, body=body, prose=True)
     return rows, [Exhibit(f"State {layer} shifted by α(R₂ − R₁)", figure, legend=legend), shown]
 
 

@@ -220,6 +220,5 @@ def _neighbours(reader: Reader, found: Occurrences, layers: Sequence[Tensor], co
     if table is not None and query is not None:
         nearest = (normalize(table, dim=1) @ normalize(query, dim=1)[0]).argsort(descending=True)
         body.append([f"word embedding: {own}", "; ".join(vocabulary[int(k)] for k in nearest[:NEIGHBOURS])])
-    return Exhibit(
-        "Nearest neighbours", head=["an occurrence", "nearest words, with what stands around them"], body=body
-    )
+    head = ["an occurrence", "nearest words, with what stands around them"]
+    return Exhibit("Nearest neighbours", head=head, body=body, prose=True)
