@@ -68,7 +68,7 @@ def dense(encoder: Any, tokens: Tokens, seen: Tensor) -> tuple[Tensor, list[Tens
     for block in encoder.blocks():
         a, f = (block.attn, block.mlp) if timm else (block.attention, block.feed_forward)
         out, up, down = (a.proj, f.fc1, f.fc2) if timm else (a.out, f.up, f.down)
-        heads = a.num_heads if timm else a.heads
+        heads = a.num_heads if timm else a.config.heads
         q, k, v = a.qkv(block.norm1(x)).unflatten(-1, (3, heads, -1)).unbind(2)
         scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5
         weights = scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1)
