@@ -55,7 +55,7 @@ def attempts(runs: Sequence[tuple[Run, Path]], jobs: int = 1) -> Iterator[tuple[
 
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (threads,)) as pool:
-        places = {pool.submit(attempt, run, folder): place for place, (run, folder) in enumerate(runs)}
+        places = {pool.submit(_attempt, run, folder): place for place, (run, folder) in enumerate(runs)}
         try:
             for ended in as_completed(places):
                 yield places[ended], ended.result()
@@ -78,15 +78,32 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+_running, _ending = threading.Lock(), threading.Event()
+"""Of a process: a run is under way; it is the last."""
+
+
 def _begin(threads: int) -> None:
-    """A process that is to end, its run's state saved, when the benchmark does."""
+    """A process that ends with the benchmark, its run's state saved."""
     import torch
 
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_the_benchmark, daemon=True).start()
 
 
+def _attempt(run: Run, folder: Path) -> str:
+    with _running:
+        error = attempt(run, folder)
+        if _ending.is_set():
+            os._exit(128 + signal.SIGTERM)
+        return error
+
+
 def _end_with_the_benchmark() -> None:
-    if (benchmark := multiprocessing.parent_process()) is not None:
-        benchmark.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+    if (benchmark := multiprocessing.parent_process()) is None:
+        return
+    benchmark.join()
+    _ending.set()
+    if _running.locked():
+        os.kill(os.getpid(), signal.SIGTERM)  # which a run that trains heeds, and one that only tests does not
+    with _running:
+        os._exit(128 + signal.SIGTERM)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -312,3 +315,63 @@ def test_units_are_made_before_an_encoder_learns_them(sources: dict[str, str], t
     made["units"] = {"clusters": 4}
     path.write_text(yaml.safe_dump(benchmark))
     assert main(["bench", "-c", str(path), "--out", str(tmp_path / "out")]) != 0
+
+
+def test_processes_end_with_the_benchmark_their_last_run_ended_too(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    benchmark = subprocess.Popen([sys.executable, "slow.py"], cwd=tmp_path)
+    numbers = [int(wait_for(tmp_path / name)) for name in ("a", "b")]
+    benchmark.kill()
+    benchmark.wait()
+    assert [wait_for(tmp_path / f"{name} ended") for name in ("a", "b")] == ["yes", "yes"]
+    for _ in range(100):
+        if not any(running(number) for number in numbers):
+            break
+        time.sleep(0.1)
+    assert not any(running(number) for number in numbers)
+    assert not (tmp_path / "c").exists()  # no run is begun after it
+
+
+SLOW = """\
+import os
+import signal
+import subprocess
+import sys
+import time
+import time
+from functools import partial
+from pathlib import Path
+
+from ssl_suite.bench.attempts import attempts
+
+
+def slow(name):
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    Path(f"{name} new").write_text(str(os.getpid()))
+    os.replace(f"{name} new", name)
+    time.sleep(2)
+    Path(f"{name} ended").write_text("yes")
+
+
+if __name__ == "__main__":
+    list(attempts([(partial(slow, name), Path()) for name in "abcd"], jobs=2))
+"""
+
+
+def wait_for(path: Path) -> str:
+    """What is in a file once it is there."""
+    for _ in range(600):
+        if path.exists() and (text := path.read_text()):
+            return text
+        time.sleep(0.1)
+    raise AssertionError(f"{path.name} never came")
+
+
+def running(number: int) -> bool:
+    """Whether a process is there; one that nobody has asked about since it ended is not."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{number}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
