@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.hashing import config_hash
 
@@ -59,6 +60,7 @@ class TaskEntry:
         simple: options that make the simple baseline.
         schemes: more ways to take each encoder, each a row of its own: `reemb` judges `reemb:FOLDER` too.
         run: `fit` trains on the task, then tests; `test` only tests (in-context evaluation).
+        seeds: how many of the benchmark's, where more would repeat the first; None: all.
     """
 
     name: str
@@ -68,6 +70,11 @@ class TaskEntry:
     simple: Settings = field(default_factory=dict)
     schemes: list[str] = field(default_factory=list)
     run: Literal["fit", "test"] = "fit"
+    seeds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None:
+            within(f"seeds of the task {self.name}", self.seeds, low=1, whole=True)
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ def jobs(benchmark: Benchmark, out: Path) -> Iterator[Job]:
     """Every run of the tasks, baselines first; encoders of one shape and tokenizer share their random weights."""
     for task in benchmark.tasks:
         encoders = [e for e in benchmark.encoders if e.modality == task.modality]
-        for seed in benchmark.seeds:
+        for seed in benchmark.seeds[: task.seeds]:
             if task.simple:
                 yield Job(task, "simple", seed, task.simple, "simple")
             shapes: set[str] = set()

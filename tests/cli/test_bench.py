@@ -19,6 +19,7 @@ import yaml
 
 from ssl_suite.bench import runner
 from ssl_suite.bench.attempts import attempts
+from ssl_suite.bench.benchmark import jobs, load_benchmark
 from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import fit, main
@@ -185,6 +186,17 @@ def test_two_runs_at_a_time_give_what_one_after_another_does(
     assert ran(bench("--jobs", "2")[1]) == 0
 
 
+def test_a_task_may_take_the_first_of_the_seeds_alone(tmp_path: Path) -> None:
+    simple = "modality: text, config: [r], simple: {model.encoder: BagOfWords}"
+    text = f"name: x\nseeds: [4, 5]\ntasks:\n  all: {{{simple}}}\n  one: {{{simple}, seeds: 1}}\n"
+    (tmp_path / "b.yaml").write_text(text)
+    benchmark = load_benchmark(tmp_path / "b.yaml")
+    assert [(job.task.name, job.seed) for job in jobs(benchmark, tmp_path)] == [("all", 4), ("all", 5), ("one", 4)]
+    (tmp_path / "b.yaml").write_text(text.replace("seeds: 1", "seeds: 0"))
+    with pytest.raises(UserError, match="seeds of the task one is 0, but must be a whole number at least 1"):
+        load_benchmark(tmp_path / "b.yaml")
+
+
 def test_a_run_that_fails_in_a_process_of_its_own_is_told(tmp_path: Path) -> None:
     runs = [(partial(missing, "x"), tmp_path), (partial(int, "3"), tmp_path), (partial(int, "y"), tmp_path)]
     ended = dict(attempts(runs, jobs=2))
@@ -343,6 +355,7 @@ from functools import partial
 from pathlib import Path
 
 from ssl_suite.bench.attempts import attempts
+from ssl_suite.bench.benchmark import jobs, load_benchmark
 
 
 def slow(name):
