@@ -35,7 +35,7 @@ class Optim:
         betas: of Adam, beside Muon too.
         eps: of Adam.
         schedule: after the warm-up, cosine or linear decay to `final_lr`; constant; or stable: constant, at the end by
-            1 − √ to `final_lr` (warm-up–stable–decay, arXiv:2405.18392, section 4).
+            1 − √ to `final_lr` (warm-up–stable–decay, arXiv:2405.18392).
         warmup_epochs: linear warm-up, in epochs (a fraction is fine).
         warmup_steps: linear warm-up, in optimizer steps; used when `warmup_epochs` is 0.
         warmup_ratio: linear warm-up, as a share of all steps; used when both others are 0.

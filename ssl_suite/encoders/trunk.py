@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.rms_norm import RMSNorm
 
 
 @dataclass(frozen=True)
@@ -144,4 +145,4 @@ class TrunkConfig:
         return self.attention == "full" or (self.attention == "local" and layer % self.global_every == 0)
 
     def norm_layer(self) -> nn.Module:
-        return nn.RMSNorm(self.dim, self.eps) if self.rms_norm else nn.LayerNorm(self.dim, self.eps, bias=self.bias)
+        return RMSNorm(self.dim, self.eps) if self.rms_norm else nn.LayerNorm(self.dim, self.eps, bias=self.bias)

@@ -26,7 +26,7 @@ class MDLM(MaskedLM):
     Of each row a share t of tokens, drawn from all of (0, 1], is replaced by [MASK], and their cross-entropies count
     1/t (equation 10): the mean over all tokens bounds the negative log-likelihood from above, and its exponential is a
     perplexity's bound. [MASK] itself is never predicted, tokens that are seen stay as they are, and the network is not
-    told t (sections 3.2.3 and 3.5.2). Special tokens are always seen.
+    told t. Special tokens are always seen.
 
     Args:
         encoder: a bidirectional text encoder.
@@ -45,7 +45,7 @@ class MDLM(MaskedLM):
         self.least = least
 
     def times(self, batch: TextBatch) -> Tensor:
-        """(B,) t of each row: one number, and the others at even distances from it (appendix C.4)."""
+        """(B,) t of each row: one number, and the others at even distances from it."""
         n = len(batch)
         steps = torch.arange(n, device=batch.seed.device) / n
         return self.least + (1 - self.least) * ((uniform(batch.seed[:1], 1, stream=5)[0] + steps) % 1)
