@@ -23,6 +23,12 @@ KINDS = {
 """Base → kind."""
 
 
+def recipe_folder() -> Path:
+    """The suite's own recipes: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
 @dataclass(frozen=True)
 class Named:
     """A class that a recipe can build.

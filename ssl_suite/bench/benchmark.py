@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ssl_suite.bench.published import Published
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.core.hashing import config_hash
@@ -88,6 +89,7 @@ class Benchmark:
         tasks: on what.
         exhibits: embedded packs whose samples the report shows, by modality.
         set: options of all tasks, under each one's own.
+        published: tables of papers, which the report quotes.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Benchmark:
     tasks: list[TaskEntry]
     exhibits: dict[str, str] = field(default_factory=dict)
     set: Settings = field(default_factory=dict)
+    published: list[Published] = field(default_factory=list)
 
 
 def load_benchmark(path: Path) -> Benchmark:
@@ -110,7 +113,8 @@ def load_benchmark(path: Path) -> Benchmark:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         encoders = [Pretraining(name, **entry) for name, entry in (raw.pop("encoders", None) or {}).items()]
         tasks = [TaskEntry(name, **entry) for name, entry in raw.pop("tasks").items()]
-        return Benchmark(encoders=encoders, tasks=tasks, **raw)
+        quoted = [Published(source, **entry) for source, entry in (raw.pop("published", None) or {}).items()]
+        return Benchmark(encoders=encoders, tasks=tasks, published=quoted, **raw)
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a benchmark: {error}.") from None
 

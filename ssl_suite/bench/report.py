@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_suite.bench import figures, in_context, stats
 from ssl_suite.bench.page import render
+from ssl_suite.bench.published import beside, read_published
 from ssl_suite.bench.reading import TRAIN_LOSS, VAL_LOSS, Run, read_config, read_exhibits, read_runs
 from ssl_suite.bench.stats import Cell, Column, Verdict, best, chosen, group_by, random_of, simple_of, verdicts
 from ssl_suite.bench.store import MODALITIES, ROLES, Result, Store
@@ -136,6 +137,7 @@ def _section(
     offline = [cell for cell in own if not cell.online]
     runs = [run for run in runs if str(run.info.get("modality", "")) == modality]
     shown = [exhibit for exhibit in exhibits if exhibit["modality"] == modality]
+    published = [table for table in read_published(folder) if table.modality == modality]
     return {
         "name": modality,
         "data": [exhibit for exhibit in shown if exhibit["kind"] not in ("generated", "map")],
@@ -146,6 +148,7 @@ def _section(
         "metrics": {cell.metric: METRICS[cell.metric] for cell in own if cell.metric in METRICS},
         "panels": list(_panels(offline, found, modality)),
         "in_context": _in_context(folder, results, offline, modality),
+        "published": beside(published, offline) if published else None,
         "curves": list(_curves(runs, modality)),
         "pretraining": list(_pretraining(runs)),
         "sources": list(_sources(folder, [row for row in results if row.modality == modality], runs)),

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ssl_suite.bench.benchmark import Settings, load_benchmark, select
 from ssl_suite.bench.commands import CommandLine
+from ssl_suite.bench.published import published_tables, write_published
 from ssl_suite.bench.stats import summarise
 from ssl_suite.bench.store import Store
 from ssl_suite.bench.table import format_table
@@ -67,9 +68,11 @@ def run_benchmark(
         work.judge()
         with console.status("Exhibits and report"):
             write_exhibits(work.made, benchmark.exhibits, out)
+            write_published(benchmark.published, out)
             report = build_report(out)
     rows = summarise(Store(out / "results.sqlite").rows(), out)
     console.print(format_table(rows, lambda cell: cell.column.main and cell.split == "test"))
+    console.print(*published_tables(benchmark.published, rows), sep="\n")
     console.print(f"{time.time() - started:.0f} s. Report: {report}")
     if work.failures:
         raise UserError(f"{len(work.failures)} runs gave no result; the first: {work.failures[0]}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from ssl_suite.bench.benchmark import load_benchmark
+from ssl_suite.bench.published import own_figures
 from ssl_suite.core.errors import UserError
+from ssl_suite.names import recipe_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,26 +27,21 @@ METRICS = {
 }  # fmt: skip
 """Of `bench/superb`: +1 if more is better, −1 if less is."""
 
-
-@dataclass(frozen=True)
-class Published:
-    """A row of SUPERB's leaderboard, percent in the order of `METRICS`."""
-
-    name: str
-    percent: tuple[float, ...]
-
-    @property
-    def figures(self) -> dict[tuple[str, str], float]:
-        return dict(zip(METRICS, self.percent, strict=True))
+PUBLISHED = load_benchmark(recipe_folder() / "bench/superb.yaml").published[0]
+"""Rows of SUPERB's leaderboard."""
 
 
-FBANK = Published("FBANK", (82.01, 8.63, 9.10, 8.5e-4, 35.39, 23.18, 0.58, 69.64, 52.94, 9.56, 10.05))
-WAV2VEC2 = Published("wav2vec 2.0 base", (5.74, 96.23, 92.35, 75.18, 63.43, 6.43, 2.33, 88.30, 24.77, 6.02, 6.08))
-HUBERT = Published("HuBERT base", (5.41, 96.30, 98.34, 81.42, 64.92, 6.42, 7.36, 88.53, 25.20, 5.11, 5.88))
-WAVLM = Published("WavLM large", (3.06, 97.86, 99.31, 95.49, 70.62, 3.44, 8.86, 92.21, 18.36, 3.77, 3.24))
-"""As in the papers of SUPERB (arXiv:2105.01051, table 2) and WavLM (arXiv:2110.13900, table 1)."""
+def published(name: str) -> dict[tuple[str, str], float]:
+    """(task, metric) → percent, of one of them."""
+    return {_key(column): figure for column, figure in PUBLISHED.row(name).items()}
 
-VERSION, LOW, HIGH = "2022-1", FBANK, WAVLM
+
+def _key(column: str) -> tuple[str, str]:
+    task, _, metric = column.partition(" ")
+    return task, metric
+
+
+VERSION, LOW, HIGH = "2022-1", published("FBANK"), published("WavLM large")
 """The reference: 0 is a log-mel filter bank, 1000 WavLM large. The SUPERB challenge of 2022 took other values for its
 best rows, so that its scores are not these; whoever changes a number here changes the version."""
 
@@ -54,10 +51,9 @@ def score(figures: Figures) -> float:
 
     A task of two metrics counts once; those without figures are left out.
     """
-    low, high = LOW.figures, HIGH.figures
     points: dict[str, list[float]] = {}
     for key, value in figures.items():
-        points.setdefault(key[0], []).append(1000 * (value - low[key]) / (high[key] - low[key]))
+        points.setdefault(key[0], []).append(1000 * (value - LOW[key]) / (HIGH[key] - LOW[key]))
     return mean(mean(of_task) for of_task in points.values())
 
 
@@ -70,13 +66,8 @@ def overall(figures: Figures) -> float | None:
 
 def figures_of(cells: Iterable[Cell]) -> dict[str, dict[tuple[str, str], float]]:
     """Encoder or baseline → its test figures in tasks of SUPERB's names; of `ER, session N` the mean."""
-    found: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for cell in cells:
-        key = (cell.task.partition(",")[0], cell.metric)
-        if key in METRICS and cell.split == "test" and cell.values and not cell.online:
-            name = {"random": f"random weights of {cell.encoder}"}.get(cell.role, cell.name)
-            found.setdefault(name, {}).setdefault(key, []).append(100 * cell.mean)
-    return {name: {key: mean(values) for key, values in figures.items()} for name, figures in found.items()}
+    found = own_figures(cells, {" ".join(key) for key in METRICS})
+    return {name: {_key(column): middle for column, (middle, _) in row.items()} for name, row in found.items()}
 
 
 def superb_tables(cells: Iterable[Cell]) -> Iterator[Table]:
@@ -93,7 +84,7 @@ def superb_tables(cells: Iterable[Cell]) -> Iterator[Table]:
         )
     for first in range(0, len(ours), 6):
         yield _table("SUPERB", dict(islice(ours.items(), first, first + 6)))
-    yield _table("Published (quoted)", {row.name: row.figures for row in (FBANK, WAV2VEC2, HUBERT, WAVLM)})
+    yield _table("Published (quoted)", {name: published(name) for name in PUBLISHED.rows})
 
 
 def _table(title: str, rows: Mapping[str, Figures]) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_suite.core.errors import UserError, nearest
+from ssl_suite.names import recipe_folder
 from ssl_suite.plugins import usable
 
 if TYPE_CHECKING:
@@ -19,15 +20,9 @@ MOST_BYTES, MOST_VALUES = 1_000_000, 100_000
 WANTED = {"class_path": "be the name of a class (`ssl-suite list`)", "init_args": "hold names and values"}
 
 
-def built_in() -> Path:
-    """The suite's own recipes: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-
-
 def folders() -> dict[Path, str]:
     """Where recipes are looked for after the user's own files → the package they come from."""
-    places = {built_in(): "ssl_suite"}
+    places = {recipe_folder(): "ssl_suite"}
     for entry in usable()[0]:
         try:
             spec = importlib.util.find_spec(entry.value.partition(":")[0])

@@ -42,6 +42,7 @@ def command(arguments: list[str]) -> None:
         return
     from rich.console import Console
 
+    from ssl_suite.bench.published import published_tables, read_published
     from ssl_suite.bench.stats import summarise
     from ssl_suite.bench.table import format_table
 
@@ -54,7 +55,7 @@ def command(arguments: list[str]) -> None:
 
         Console().print(*superb_tables(filter(shown, cells)), sep="\n")
         return
-    Console().print(format_table(cells, shown))
+    Console().print(format_table(cells, shown), *published_tables(read_published(path.parent), cells), sep="\n")
     for row in rows:
         if row.error:
             print(f"{row.run} gave no result: {row.error}")

@@ -13,6 +13,7 @@ from cli_recipes import QUICK
 from ssl_suite.cli import main, recipes
 from ssl_suite.cli.catalog import select
 from ssl_suite.core.errors import UserError
+from ssl_suite.names import recipe_folder
 
 Fails = Callable[..., str]
 
@@ -26,7 +27,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{name}.yaml").write_text("# A plug-in's.\ntrainer: {max_epochs: 3}\n")
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(recipes, "folders", lambda: {recipes.built_in(): "ssl_suite", folder: "theirs"})
+    monkeypatch.setattr(recipes, "folders", lambda: {recipe_folder(): "ssl_suite", folder: "theirs"})
     return folder
 
 
@@ -34,7 +35,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "name", ["image/simclr", "image/simclr.yaml", "configs/image/simclr.yaml", "configs/image/simclr"]
 )
 def test_a_users_file_comes_first_then_the_suites_then_a_plugins(name: str, plugin: Path) -> None:
-    assert recipes.find(name) == recipes.built_in() / "image/simclr.yaml"
+    assert recipes.find(name) == recipe_folder() / "image/simclr.yaml"
     assert recipes.find(name.replace("simclr", "mine")) == plugin / "image/mine.yaml"
     own = Path(name)
     own.parent.mkdir(parents=True)
