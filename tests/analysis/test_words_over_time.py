@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from tiny import tiny_text_encoder
 
-from ssl_suite.analysis.embryology import Learnt, probe_layers
+from ssl_suite.analysis.embryology import Learnt, learnt_at, probe_layers
 from ssl_suite.analysis.masked_words import masked_words
 from ssl_suite.analysis.words import Reader, Sentences, read_sentences
 from ssl_suite.core.batch import TextBatch
@@ -95,10 +96,31 @@ def test_a_probe_reads_off_what_is_there_and_nothing_else(reader: Reader) -> Non
 
 
 def test_learnt_is_for_good_and_more_than_noise() -> None:
-    assert Learnt("x", {0: 0.1, 1: 0.8, 10: 0.2, 100: 0.6, 1000: 0.9}).step == 100
-    assert Learnt("x", {0: 0.5, 1: 0.51}).step is None
-    assert Learnt("x", {0: 0.5, 1: 0.4, 10: 0.45}).step is None
-    assert Learnt("x", {1000: 1.0, 0: 0.0, 10: 0.7}).step == 10  # whatever their order
+    assert learnt_at({0: 0.1, 1: 0.8, 10: 0.2, 100: 0.6, 1000: 0.9}) == 100
+    assert learnt_at({0: 0.5, 1: 0.51}) is None
+    assert learnt_at({0: 0.5, 1: 0.4, 10: 0.45}) is None
+    assert learnt_at({1000: 1.0, 0: 0.0, 10: 0.7}) == 10  # whatever their order
+
+
+def test_over_runs_it_is_the_geometric_mean_with_the_interval_of_scipy() -> None:
+    steps = [10, 100, 1000]
+    thing = Learnt("x", [{0: 0.1, step // 2: 0.1, step: 0.7 + step / 1e4, 2000: 0.9} for step in steps])
+    assert thing.step == pytest.approx(100)
+    low, high = stats.t.interval(0.95, 2, loc=2, scale=1 / np.sqrt(3))
+    assert thing.said == f"100 [{10**low:,.0f}, {10**high:,.0f}]"
+    assert (thing.at(0), thing.at(-1)) == ("0.100 ± 0.000", "0.900 ± 0.000")
+    never = {0: 0.5, 1: 0.5}
+    assert Learnt("x", [never, {0: 0.1, 5: 0.5}]).said == "in 1 of 2 runs"
+    assert Learnt("x", [never, {0: 0.1, 5: 0.5}]).step is None
+    assert (Learnt("x", [never]).said, Learnt("x", [{0: 0.1, 5: 0.5}]).said) == ("–", "5")
+
+
+def test_words_without_a_label_are_neither_learnt_nor_scored(reader: Reader) -> None:
+    labels = [["_", "a", "v"], ["a", "v", "_", "_", "p", "_", "_", "a"], ["_", "_"]]
+    found = list(probe_layers(reader, Sentences(WORDS, labels), Sentences(WORDS, labels), ignore="_"))
+    assert {r["label"] for r in found} == {"all", "a", "v", "p"}
+    with_all = probe_layers(reader, Sentences(WORDS, labels), Sentences(WORDS, labels))
+    assert "_" in {r["label"] for r in with_all}
 
 
 def test_sentences_are_read_evenly_with_names_for_labels() -> None:

@@ -56,7 +56,15 @@ def test_conllu_gives_its_syntactic_words(tmp_path: Path) -> None:
     assert columns["upos"] == [["PRON", "AUX", "PART", "VERB", "PUNCT"], ["VERB"]]
     assert columns["xpos"][0] == ["PRP", "VBD", "RB", "VB", "."]
     assert columns["feats"][0][0] == "Case=Nom"
+    assert columns["depth"] == [["1", "1", "1", "0", "1"], ["0"]]
     assert columns["id"] == ["a-1", "a-2"]
+
+
+def test_depth_counts_arcs_to_the_root_and_ends_where_heads_go_in_a_circle(tmp_path: Path) -> None:
+    heads = ["2", "3", "0", "3", "4", "7", "6", "_"]  # 6 and 7 hang on each other
+    lines = [f"{i}\tw\tw\tX\tX\t_\t{head}\tdep\t_\t_" for i, head in enumerate(heads, 1)]
+    (depth,) = read_conllu(written(tmp_path / "a.conllu", "\n".join(lines)))["depth"]
+    assert depth == ["2", "1", "0", "1", "2", "_", "_", "_"]
 
 
 def test_bio_gives_words_and_every_column(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ from ssl_suite.data.common.files import read_utf8
 
 UNIVERSAL = {"upos": 3, "xpos": 4, "feats": 5, "lemma": 2, "deprel": 7}
 """Column of CoNLL-U (universaldependencies.org/format.html), counted from 0."""
+HEAD = 6
 
 Line = tuple[int, str]
 
 
 def read_conllu(path: Path) -> dict[str, list[Any]]:
-    """Sentences of a CoNLL-U file as lists of words, in `tokens`, and of their labels, in the columns of `UNIVERSAL`.
+    """Sentences of a CoNLL-U file as lists of words, in `tokens`, and of their labels, in the columns of `UNIVERSAL`;
+    `depth` is how many arcs a word is below the root of its tree, `_` where the heads do not lead there.
 
     The lines of a multiword token (`3-4 don't`) and of an empty node (`3.1`) are passed over: only syntactic words have
     labels. `id` holds the sentence's `sent_id`, or its number.
@@ -24,7 +26,7 @@ def read_conllu(path: Path) -> dict[str, list[Any]]:
     Raises:
         UserError: a line does not have ten columns, or there is no sentence; names the line.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in ("tokens", *UNIVERSAL, "id")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("tokens", *UNIVERSAL, "depth", "id")}
     for block in _blocks(path):
         comments = [text for _, text in block if text.startswith("#")]
         words = [_fields(path, line, "\t", 10, word=1) for line in block if not line[1].startswith("#")]
@@ -36,6 +38,7 @@ def read_conllu(path: Path) -> dict[str, list[Any]]:
         columns["id"].append(names[0] if names else str(len(columns["id"]) + 1))
         for name, place in UNIVERSAL.items():
             columns[name].append([word[place] for word in words])
+        columns["depth"].append(_depths({word[0]: word[HEAD] for word in words}))
     return _filled(path, columns)
 
 
@@ -66,6 +69,17 @@ def read_conll(path: Path) -> dict[str, list[Any]]:
 
 READERS = {".conllu": read_conllu, ".conll": read_conll, ".bio": read_conll, ".iob": read_conll, ".iob2": read_conll}
 """File suffix → reader."""
+
+
+def _depths(heads: Mapping[str, str]) -> list[str]:
+    """How far each word is from the root, whose head is 0."""
+    found = []
+    for word in heads:
+        depth, above = 0, heads[word]
+        while above in heads and depth < len(heads):
+            depth, above = depth + 1, heads[above]
+        found.append(str(depth) if above == "0" else "_")
+    return found
 
 
 def _blocks(path: Path) -> Iterator[list[Line]]:
