@@ -19,6 +19,7 @@ from ssl_suite.core.batch import Batch, Target, lengths_to_mask, stacked
 from ssl_suite.core.encoder import Encoded
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.moments import Moments
+from ssl_suite.core.pace import told
 from ssl_suite.core.sampler import EvalSampler, Key
 from ssl_suite.core.store import Plan, Shard
 
@@ -159,7 +160,8 @@ def encoded_shards(
     pieces: list[Tensor] = []
     index: list[int] = []
     done = 0
-    for batch in data.loader(batches(), data.dataset(split), False).all():
+    read = data.loader(batches(), data.dataset(split), False).all()
+    for batch in told(read, f"Encoding {split}", plan.starts[-1], lambda b: 0 if b is None else len(b.index)):
         if batch is not None:
             encoded = encode(batch)
             states, mask = torch.stack(list(encoded.states), 2), encoded.mask.cpu()  # (B, T, S, D)

@@ -142,9 +142,10 @@ class TrainModule(pl.LightningModule, ABC):
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         warmup = self.optim.warmup(total, per_epoch)
         if warmup >= total > 1:
+            names = (name for name in ("warmup_epochs", "warmup_steps", "warmup_ratio") if getattr(self.optim, name))
             rank_zero_warn(
                 f"The warm-up takes {warmup} steps and the run {total}: it ends before its learning rate is reached. "
-                "Train longer or lower model.optim.warmup_epochs."
+                f"Train longer or lower model.optim.{next(names)}."
             )
         schedule = build_schedule(self.optim, optimizer, total, per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -18,6 +18,7 @@ from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import check_target
 from ssl_suite.core.load import load_encoder
+from ssl_suite.core.pace import told
 from ssl_suite.core.readout import Readout
 from ssl_suite.data.common.given import given
 from ssl_suite.data.common.layout import SPLIT_OF
@@ -177,5 +178,6 @@ def write_embeddings(
     ids = data.ids(split)
     model.to(fastest_device())
     metadata = {"encoder": encoder, "source": source, "split": split, "readout": readout, "stride": str(model.stride)}
-    rows = write_table(out, encode(model, data, loader, seen), ids, seen.dim, frames, metadata)
+    found = told(encode(model, data, loader, seen), f"Encoding {split}", len(ids), lambda part: len(part[0]))
+    rows = write_table(out, found, ids, seen.dim, frames, metadata)
     return Written(rows, seen.dim, data.skipped.value)

@@ -123,10 +123,14 @@ def test_rate_and_warmup_count_optimizer_steps_of_the_global_batch(image_folder:
     assert rates == pytest.approx([peak * f for f in (1 / 2, 1, 1, 3 / 4, 2 / 4, 1 / 4)])
 
 
-@pytest.mark.parametrize("epochs", [2, 3])
-def test_a_warm_up_that_outlasts_the_run_is_named(epochs: int, image_folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "name", "value"), [(2, "warmup_epochs", 2), (2, "warmup_steps", 8), (3, "warmup_epochs", 2)]
+)
+def test_a_warm_up_that_outlasts_the_run_is_named(
+    epochs: int, name: str, value: int, image_folder: str, tmp_path: Path
+) -> None:
     """4 steps an epoch: a warm-up of 2 epochs takes 8."""
-    model = SimCLR(tiny_image_encoder(), projection_dim=8, optim=Optim(warmup_epochs=2))
+    model = SimCLR(tiny_image_encoder(), projection_dim=8, optim=Optim(**{name: value}))
     trainer = pl.Trainer(
         max_epochs=epochs, limit_val_batches=0, default_root_dir=tmp_path, enable_checkpointing=False,
         accelerator="cpu", **QUIET,
@@ -136,7 +140,7 @@ def test_a_warm_up_that_outlasts_the_run_is_named(epochs: int, image_folder: str
         trainer.fit(model, datamodule=Images(image_folder, image_size=16, batch_size=3))
     said = [str(w.message) for w in caught if "warm-up" in str(w.message)]
     assert said == (["The warm-up takes 8 steps and the run 8: it ends before its learning rate is reached. "
-                     "Train longer or lower model.optim.warmup_epochs."] if epochs == 2 else [])  # fmt: skip
+                     f"Train longer or lower model.optim.{name}."] if epochs == 2 else [])  # fmt: skip
 
 
 def test_weight_decay_moves_by_a_cosine_over_the_steps(image_folder: str, tmp_path: Path) -> None:

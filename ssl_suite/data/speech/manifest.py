@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import BadItem, UserError
 from ssl_suite.core.files import write_text
+from ssl_suite.core.pace import told
 from ssl_suite.data.common.source import Rows, open_source
 from ssl_suite.data.speech.layouts.official import LAYOUTS
 from ssl_suite.data.speech.reading import RATE, list_audio, load_audio, measured
@@ -112,7 +113,7 @@ def scanned(paths: Sequence[str], notes: Path, headers: bool, workers: int) -> d
     left = [path for path in paths if path not in known]
     write_text(notes, "".join(map(note, known.values())))  # without those of other times, and what was cut short
     with notes.open("a", encoding="utf-8") as log:
-        for file in looked_at(left, headers, workers):
+        for file in told(looked_at(left, headers, workers), "Reading files", len(left)):
             known[file.path] = file
             log.write(note(file))
             log.flush()

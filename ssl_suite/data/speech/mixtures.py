@@ -176,9 +176,8 @@ class Mixtures(Speech):
     def _speakers(self, rows: Rows) -> Others:
         others = Others(self._whose(rows))
         if others.number < self.voices:
-            raise UserError(
-                f"{rows.name} has {others.number} speakers, too few for mixtures of {self.voices}; lower data.voices."
-            )
+            has = f"{others.number} speaker{'s' * (others.number != 1)}"
+            raise UserError(f"{rows.name} has {has}, too few for mixtures of {self.voices}; lower data.voices.")
         return others
 
     def has_targets(self, split: str) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import sklearn
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_info
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from ssl_suite.core.files import Lock, replacing, write_text
 from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.load import load_encoder
+from ssl_suite.core.pace import told
 from ssl_suite.core.random import item_seed
 from ssl_suite.core.readout import Readout
 from ssl_suite.core.sampler import EvalSampler
@@ -204,6 +206,7 @@ def learned_centres(recipe: Recipe, frames: Frames, data: Speech, out: Path) -> 
         recipe.units, init="k-means++", n_init=20, batch_size=10_000, max_iter=100, tol=0.0, max_no_improvement=100,
         reassignment_ratio=0.0, compute_labels=False, random_state=recipe.seed,
     )  # fmt: skip
+    rank_zero_info(f"k-means: {recipe.units} centres of {len(sample):,} frames, the best of {learner.n_init} starts")
     centres = torch.from_numpy(learner.fit(sample).cluster_centers_).float()
     with replacing(out / CENTRES) as temporary:
         save_file({"centres": centres.contiguous()}, str(temporary))
@@ -222,7 +225,8 @@ def sampled(recipe: Recipe, frames: Frames, data: Speech) -> NDArray[np.float32]
     keys = EvalSampler(len(chosen), data.eval_batch_size, [lengths[i] for i in chosen], budget=data.eval_budget).keys
     batches = [[(epoch, chosen[i]) for epoch, i in batch] for batch in keys]
     found = []
-    for batch in data.loader(batches, data.dataset("train"), False):
+    read = data.loader(batches, data.dataset("train"), False)
+    for batch in told(read, "Frames for k-means", len(chosen), lambda batch: len(batch.index)):
         encoded = frames(batch)
         found.append(encoded.states[0][encoded.mask].cpu().numpy())
     return np.concatenate(found)
