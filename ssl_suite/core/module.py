@@ -131,8 +131,9 @@ class TrainModule(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = self.parameter_groups()
-        if self.optim.name == "muon":
-            groups = split_matrices(groups, hidden_matrices(self))
+        hidden = hidden_matrices(self)
+        if self.optim.name == "muon" or (self.optim.name == "adafactor" and hidden):
+            groups = split_matrices(groups, hidden)
         check_cover(self, groups)
         trainer = self.trainer
         global_batch = self.data.batch_size * place(trainer)[1] * trainer.accumulate_grad_batches

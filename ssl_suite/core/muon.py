@@ -129,7 +129,9 @@ def split_matrices(groups: list[dict[str, Any]], hidden: dict[Tensor, int]) -> l
         UserError: there are none, or Lightning's FSDPStrategy has flattened them.
     """
     if any(p.ndim != 2 for p in hidden):
-        raise UserError("muon needs matrices, which FSDPStrategy flattens; take configs/trainer/fsdp.yaml, or adamw.")
+        raise UserError(
+            "muon and adafactor need matrices, which FSDPStrategy flattens; take configs/trainer/fsdp.yaml, or adamw."
+        )
     split = []
     for group in groups:
         by_parts: dict[int, list[Tensor]] = {}

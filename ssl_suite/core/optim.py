@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssl_suite.core.adafactor import Adafactor
 from ssl_suite.core.check import one_of, within
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.lars import LARS
 from ssl_suite.core.muon import MuonAdamW
 
-Name = Literal["adamw", "adam", "sgd", "lars", "muon"]
+Name = Literal["adamw", "adam", "sgd", "lars", "muon", "adafactor"]
 LrScale = Literal["none", "linear", "sqrt"]
-Schedule = Literal["cosine", "linear", "constant", "stable"]
+Schedule = Literal["cosine", "linear", "constant", "stable", "inverse_sqrt"]
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,23 @@ class Optim:
     """How weights are updated.
 
     Args:
-        name: adamw (bias-corrected, decoupled decay), adam, sgd (Nesterov momentum), lars, or
-            muon: hidden matrices of a transformer by Muon at AdamW's rates, all else by AdamW.
+        name: adamw (bias-corrected, decoupled decay), adam, sgd (Nesterov momentum), lars,
+            muon: hidden matrices of a transformer by Muon at AdamW's rates, all else by AdamW; or
+            adafactor: without momentum, at rates in units of each matrix's own size.
         lr: learning rate, before `lr_scale`.
         lr_scale: none; linear: lr · B/256; sqrt: lr · √B. B is the global batch: ranks × accumulation × batch size.
         weight_decay: for weights only; biases, norms and other vectors are left out (of LARS adaptation too).
         momentum: of sgd and lars; Muon's is 0.95.
         betas: of Adam, beside Muon too.
         eps: of Adam.
-        schedule: after the warm-up, cosine or linear decay to `final_lr`; constant; or stable: constant, at the end by
-            1 − √ to `final_lr` (warm-up–stable–decay, arXiv:2405.18392).
+        schedule: after the warm-up, cosine or linear decay to `final_lr`; constant; stable: constant, at the end by
+            1 − √ to `final_lr` (warm-up–stable–decay, arXiv:2405.18392); or inverse_sqrt: √(k/step) from step k on, the
+            last of the warm-up or, if that is later, of `hold_steps` (arXiv:1706.03762, section 5.3).
         warmup_epochs: linear warm-up, in epochs (a fraction is fine).
         warmup_steps: linear warm-up, in optimizer steps; used when `warmup_epochs` is 0.
         warmup_ratio: linear warm-up, as a share of all steps; used when both others are 0.
         decay_ratio: of stable: share of all steps that the decay takes, the last ones.
+        hold_steps: of inverse_sqrt: until when the rate is held (T5, arXiv:1910.10683, section 3.1.2: 10^4).
         final_lr: the last learning rate as a share of the first.
         layer_decay: fine-tuning only: the learning rate falls by this factor a layer towards the input.
         final_weight_decay: where it has moved by a cosine at the last step (DINO, arXiv:2104.14294); None: it stays.
@@ -57,6 +61,7 @@ class Optim:
     warmup_steps: int = 0
     warmup_ratio: float = 0.0
     decay_ratio: float = 0.1
+    hold_steps: int = 0
     final_lr: float = 0.0
     layer_decay: float = 1.0
     final_weight_decay: float | None = None
@@ -69,7 +74,8 @@ class Optim:
             within(f"optim.{name}", getattr(self, name), low=0)
         if self.final_weight_decay is not None:
             within("optim.final_weight_decay", self.final_weight_decay, low=0)
-        within("optim.warmup_steps", self.warmup_steps, low=0, whole=True)
+        for name in ("warmup_steps", "hold_steps"):
+            within(f"optim.{name}", getattr(self, name), low=0, whole=True)
         within("optim.momentum", self.momentum, low=0, below=1)
         for i, beta in enumerate(self.betas):
             within(f"optim.betas[{i}]", beta, low=0, below=1)
@@ -124,6 +130,8 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]], lr: float) -> to
         return made
     if optim.name == "muon":
         return MuonAdamW(groups, lr, betas=optim.betas, eps=optim.eps, fused=True)
+    if optim.name == "adafactor":
+        return Adafactor(groups, lr)
     if optim.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
     return LARS(groups, lr=lr, momentum=optim.momentum)
@@ -132,6 +140,7 @@ def build_optimizer(optim: Optim, groups: list[dict[str, Any]], lr: float) -> to
 def lr_factor(optim: Optim, total_steps: int, steps_per_epoch: float) -> Callable[[int], float]:
     """Returns step → factor of the base learning rate."""
     warmup = optim.warmup(total_steps, steps_per_epoch)
+    held = max(1, warmup, optim.hold_steps)
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -143,6 +152,7 @@ def lr_factor(optim: Optim, total_steps: int, steps_per_epoch: float) -> Callabl
             "linear": 1 - done,
             "constant": 1.0,
             "stable": 1 - math.sqrt(cooled),
+            "inverse_sqrt": math.sqrt(held / max(step, held)),
         }[optim.schedule]
         return optim.final_lr + (1 - optim.final_lr) * shape
 

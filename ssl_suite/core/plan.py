@@ -102,9 +102,9 @@ def sizes(model: TrainModule, tensor_parallel: int = 1) -> Sizes:
 
 
 def kept(optim: Optim, by_muon: bool = False) -> int:
-    """Numbers an optimizer keeps for each that it learns: two averages, or one momentum."""
-    if by_muon:
-        return 1
+    """Numbers an optimizer keeps for each that it learns: two averages, one momentum, or a matrix's sides alone."""
+    if by_muon or optim.name == "adafactor":
+        return int(by_muon)
     return 2 if optim.name in ("adamw", "adam", "muon") else int(optim.momentum > 0)
 
 
