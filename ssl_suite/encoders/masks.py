@@ -13,12 +13,12 @@ class AttentionMask:
     """Who sees whom: a token sees real tokens of its own document, and under `causal` none that comes later.
 
     Args:
-        causal: position t sees positions ≤ t only.
+        causal: position t sees positions ≤ t only; (B,) bool where that holds for some rows, which needs `real`.
         real: (B, T) True = a real token; None where all are.
         documents: (B, T) which document of its row a token belongs to; None where each row is one.
     """
 
-    causal: bool = False
+    causal: bool | Tensor = False
     real: Tensor | None = None
     documents: Tensor | None = None
 
@@ -29,13 +29,17 @@ class AttentionMask:
         """
         if self.real is None and self.documents is None:
             return None
-        if self.documents is None and not self.causal:
+        if self.documents is None and self.causal is False:
             assert self.real is not None
             return (self.real | ~self.real.any(1, keepdim=True))[:, None, None, :]
         like = self.real if self.real is not None else self.documents
         assert like is not None
         own = torch.eye(like.shape[1], dtype=torch.bool, device=like.device)
-        seen = torch.ones_like(own).tril() if self.causal else torch.ones_like(own)  # (T, T) query × key
+        both = torch.ones_like(own)
+        if isinstance(self.causal, Tensor):
+            seen = both.tril() | ~self.causal[:, None, None]  # (B, T, T) query × key
+        else:
+            seen = both.tril() if self.causal else both
         if self.documents is not None:
             seen = seen & (self.documents[:, :, None] == self.documents[:, None, :])
         if self.real is not None:

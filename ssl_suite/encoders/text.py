@@ -185,12 +185,15 @@ class TextEncoder(Encoder):
     def forward(self, batch: TextBatch, cache: KVCache | None = None) -> Encoded:
         return self.contextualise(self.embed(batch, cache.length if cache else 0), cache)
 
-    def output_at(self, batch: TextBatch, at: Places, losses: dict[str, Term] | None = None) -> Tensor:
+    def output_at(
+        self, batch: TextBatch, at: Places, losses: dict[str, Term] | None = None, causal: Tensor | None = None
+    ) -> Tensor:
+        """(M, D); `causal`, (B,) bool: rows of which no token sees those after it."""
         if not self.trunk.blocks:
             return super().output_at(batch, at, losses)
         tokens = self.embed(batch)
-        mask = None if tokens.dense else tokens.mask
-        return self.trunk(tokens.values, mask, at=at, documents=tokens.documents, losses=losses)[-1]
+        mask = None if tokens.dense and causal is None else tokens.mask
+        return self.trunk(tokens.values, mask, at=at, documents=tokens.documents, losses=losses, causal=causal)[-1]
 
     @torch.no_grad()
     def log_likelihoods(self, batch: ChoiceBatch) -> Tensor:

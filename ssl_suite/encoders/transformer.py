@@ -181,6 +181,7 @@ class Transformer(nn.Module):
         documents: Tensor | None = None,
         places: Tensor | None = None,
         losses: dict[str, Term] | None = None,
+        causal: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Runs the blocks.
 
@@ -192,12 +193,14 @@ class Transformer(nn.Module):
             documents: (B, T) which document of its row each position belongs to; none sees another.
             places: (B, T) where each position stands in a whole of which it is a part, in ascending order.
             losses: what the experts ask to be added to the loss is put here.
+            causal: (B,) bool, rows of a bidirectional trunk whose positions see none after them; needs `mask`.
 
         Returns:
             layers + 1 tensors (B, T, D): the input, the output of each block; the last one normalised, and (M, D)
             where `at` is given.
         """
-        seen = self.masks(AttentionMask(self.config.causal, mask, documents), x, places)
+        rows = self.config.causal if causal is None else causal
+        seen = self.masks(AttentionMask(rows, mask, documents), x, places)
         bias = self.distances(x, places)
         states, last = [x], self.config.layers - 1
         for i in range(self.config.layers):

@@ -27,8 +27,9 @@ RECIPES = [
     "switch",
     "mdlm",
     "multi_token",
+    "gpt_bert",
 ]
-SMALL = ["modernbert", "bigbird", "switch"]
+SMALL = ["modernbert", "bigbird", "switch", "gpt_bert"]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -57,12 +57,8 @@ class CausalLM(Method):
         return StepOutput.of({self.likelihood: loss, **encoded.losses}, features=encoded.pooled)
 
     def predicted(self, batch: TextBatch, ahead: int = 1) -> Tensor:
-        """(B, T − ahead) which tokens are predicted from the one so many before: none across a document's end."""
-        d = batch.documents
-        if d is None:  # documents that ended before each token
-            ended = (batch.ids == self.end_id).long()
-            d = ended.cumsum(1) - ended
-        return batch.mask[:, ahead:] & (d[:, :-ahead] == d[:, ahead:])
+        """(B, T − ahead) which tokens are predicted from the one so many before."""
+        return followers(batch, self.end_id, ahead)
 
     def tensor_plan(self, size: int) -> Plan:
         return {f"encoder.{name}": style for name, style in self.encoder.tensor_plan(size).items()}
@@ -111,6 +107,15 @@ class CausalLM(Method):
             return generate(self, prompt, length, temperature, top_k, top_p, seed)
         finally:
             self.encoder.train(training)
+
+
+def followers(batch: TextBatch, end_id: int, ahead: int = 1) -> Tensor:
+    """(B, T − ahead) which tokens follow the one so many before in its document: none across its end."""
+    d = batch.documents
+    if d is None:  # documents that ended before each token
+        ended = (batch.ids == end_id).long()
+        d = ended.cumsum(1) - ended
+    return batch.mask[:, ahead:] & (d[:, :-ahead] == d[:, ahead:])
 
 
 @torch.no_grad()
