@@ -32,8 +32,11 @@ from ssl_suite.methods.speech.apc import APC
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.electra import Electra
 from ssl_suite.methods.text.elmo import ELMo
+from ssl_suite.methods.text.gpt_bert import GPTBERT
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
+from ssl_suite.methods.text.mdlm import MDLM
+from ssl_suite.methods.text.multi_token import MultiTokenLM
 from ssl_suite.methods.text.seq2seq import Seq2Seq
 from ssl_suite.tasks.classify import Classify
 
@@ -74,6 +77,14 @@ def builders(
         "ELMo": lambda **o: (ELMo(LSTMEncoder(vocab_size=270, dim=12)), text(**o)),
         "Seq2Seq": lambda **o: (Seq2Seq(EncoderDecoder(370, 16, 2, heads=2)), text(**o)),
         "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
+        "MDLM": lambda **o: (MDLM(tiny_text_encoder()), text(**o)),
+        "MultiTokenLM": lambda **o: (MultiTokenLM(tiny_text_encoder(causal=True), 3), text(**o)),
+        "GPTBERT": lambda **o: (GPTBERT(tiny_text_encoder()), text(**o)),
+        "Experts": lambda **o: (MaskedLM(tiny_text_encoder(experts=3, router_z=1e-3)), text(**o)),
+        "Adafactor": lambda **o: (
+            Seq2Seq(EncoderDecoder(370, 16, 2, heads=2), optim=Optim("adafactor", 0.1, schedule="inverse_sqrt")),
+            text(**o),
+        ),
         "Muon": lambda **o: (CausalLM(tiny_text_encoder(causal=True), Optim("muon", 3e-3, warmup_steps=2)), text(**o)),
         "Data2Vec on images": lambda **o: (
             Data2Vec(ImageEncoder("test_vit", patch_size=4, image_size=16, drop_path=0.2), 2, 2, Holes(), SMALL),
@@ -171,7 +182,8 @@ class Run:
 
 
 METHODS = [
-    "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "Muon", "APC", "MAE",
+    "SimCLR", "BYOL", "MaskedLM", "MaskedLM with spans and pairs", "Electra", "ELMo", "CausalLM", "MDLM",
+    "MultiTokenLM", "GPTBERT", "Experts", "Muon", "Adafactor", "APC", "MAE",
     "Data2Vec on images", "Data2Vec on text", "Data2Vec on speech", "Finetune",
     *UPSTREAMS,
 ]  # fmt: skip

@@ -15,12 +15,17 @@ from torch.nn import functional as F
 
 from ssl_suite.core.batch import lengths_to_mask
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.optim import Optim
 from ssl_suite.core.term import Term
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.experts import LOSSES, Experts
+from ssl_suite.encoders.text import TextEncoder
 from ssl_suite.encoders.transformer import FeedForward, Transformer
 from ssl_suite.encoders.trunk import TrunkConfig
+from ssl_suite.methods.any.data2vec import Data2Vec, Decoder
+from ssl_suite.methods.any.holes import Holes
 from ssl_suite.methods.text.causal_lm import CausalLM
+from ssl_suite.methods.text.electra import Electra
 from ssl_suite.methods.text.masked_lm import MaskedLM
 
 N_EXPERTS = 4
@@ -162,6 +167,41 @@ def test_shapes_that_cannot_be_are_refused() -> None:
         shape(ffn=12)
     with pytest.raises(UserError, match="leaves no block of 2"):
         TrunkConfig(8, 2, 2, experts=2, experts_every=3)
+
+
+def data2vec(encoder: TextEncoder) -> Data2Vec:
+    holes, decoder = Holes(0.5, 1, 0.0, False), Decoder(1, 16, 3, 2)
+    return Data2Vec(encoder, 1, 2, holes, decoder, class_loss=0.0, optim=Optim(lr=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("make", "own"),
+    [(Electra, {"generator_loss": 1.0, "discriminator_loss": 50.0}), (data2vec, {"regression": 1.0})],
+)
+def test_electra_and_data2vec_learn_what_their_experts_ask_for(
+    make: Any, own: dict[str, float], text_file: str, tmp_path: Path
+) -> None:
+    pl.seed_everything(0)
+    data = Text(text_file, tokenizer="byte", max_length=64, batch_size=4)
+    model = make(tiny_text_encoder(experts=3, dropout=0.0, router_z=1e-3))
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=4, default_root_dir=tmp_path, accumulate_grad_batches=2,
+        enable_checkpointing=False, **QUIET,
+    )  # fmt: skip
+    trainer.fit(model, data)
+    figures = trainer.callback_metrics
+    scales = {**own, "expert_balance": 0.01, "router_z": 1e-3}
+    wanted = sum(scale * figures[f"val/{name}"] for name, scale in scales.items())
+    torch.testing.assert_close(figures["val/loss"], wanted)
+    batch = next(iter(data.val_dataloader()))
+    out = model.eval().step(batch)
+    assert out.terms.keys() == {*own, *LOSSES}
+    assert {name: float(term.count) for name, term in out.terms.items()} == {
+        name: float(count) for name, count in model.counts(batch).items()
+    }
+    router = model.encoder.trunk.blocks[1].feed_forward.router.weight
+    (gradient,) = torch.autograd.grad(out.terms["expert_balance"].mean, [router])
+    assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("method", [MaskedLM, CausalLM])

@@ -35,6 +35,7 @@ from ssl_suite.methods.speech.apc import APC
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.electra import Electra
 from ssl_suite.methods.text.elmo import ELMo
+from ssl_suite.methods.text.gpt_bert import GPTBERT
 from ssl_suite.methods.text.mask import Mask
 from ssl_suite.methods.text.masked_lm import MaskedLM
 from ssl_suite.methods.text.mdlm import MDLM
@@ -80,11 +81,13 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "Contrast": (lambda: Contrast({"a": tiny_image_encoder(), "b": tiny_image_encoder()}, optim=ADAM), 0),
     "APC": (lambda: APC(tiny_speech_encoder(), optim=ADAM), 0),
     "Seq2Seq": (lambda: Seq2Seq(EncoderDecoder(370, 16, 2, heads=2), optim=ADAM), 0),
+    "Seq2Seq, Adafactor": (lambda: Seq2Seq(EncoderDecoder(370, 16, 2, heads=2), optim=Optim("adafactor", 1e-2)), 0),
     "MaskedLM": (lambda: MaskedLM(tiny_text_encoder(), optim=ADAM), 1),
     "MaskedLM, Muon": (lambda: MaskedLM(tiny_text_encoder(), optim=Optim("muon", 1e-3)), 1),
     "MaskedLM, spans": (lambda: MaskedLM(tiny_text_encoder(), mask=Mask("span"), optim=ADAM), 1),
     "MDLM": (lambda: MDLM(tiny_text_encoder(), optim=ADAM), 1),
     "MultiTokenLM": (lambda: MultiTokenLM(tiny_text_encoder(causal=True), 3, optim=ADAM), 3),
+    "GPTBERT": (lambda: GPTBERT(tiny_text_encoder(), 0.5, optim=ADAM), 2),  # masked tokens, and next ones
     "CausalLM": (lambda: CausalLM(tiny_text_encoder(causal=True), optim=ADAM), 1),
     "Electra": (lambda: Electra(tiny_text_encoder(), generator_size=0.5, optim=ADAM), 2),  # masked, and real tokens
     "ELMo": (lambda: ELMo(LSTMEncoder(vocab_size=270, dim=12), optim=ADAM), 3),  # either direction, and features

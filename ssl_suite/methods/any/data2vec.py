@@ -138,7 +138,7 @@ class Data2Vec(Method):
         if self.class_loss and self.encoder.class_token and encoded.prefix is not None:  # registers stand for nothing
             error = (encoded.prefix[:, 0].float() - wanted.mean(1)).square().sum(-1) * self.scale
             terms["class"] = Term(error.sum(), 1, self.class_loss)  # as published: a sum over the batch of a step
-        return StepOutput(terms, {"target_deviation": target.flatten(0, 1).std(0).mean()}, summary)
+        return StepOutput(terms | encoded.losses, {"target_deviation": target.flatten(0, 1).std(0).mean()}, summary)
 
     @torch.no_grad()
     def target(self, batch: Batch) -> tuple[Tensor, Tensor]:

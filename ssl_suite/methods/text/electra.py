@@ -89,18 +89,20 @@ class Electra(Method):
         ids = batch.ids.index_put(at, filled)
         real = batch.mask.nonzero(as_tuple=True)
         replaced = (ids != batch.ids)[real]  # a token drawn right counts as the original
-        output = self.encoder(replace(batch, ids=ids)).states[-1][real]  # (N, D)
+        encoded = self.encoder(replace(batch, ids=ids))
+        output = encoded.states[-1][real]  # (N, D)
         logits = self.discriminator(output)
         loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="sum")
         terms = {
             "generator_loss": generator_loss,
             "discriminator_loss": Term(loss, len(replaced), self.weight),
         }
-        return StepOutput(terms, detection(logits > 0, replaced), output)
+        return StepOutput(terms | encoded.losses, detection(logits > 0, replaced), output)
 
-    def counts(self, batch: TextBatch) -> dict[str, Tensor]:
+    def counts(self, batch: TextBatch) -> dict[str, Tensor | float]:
         chosen = choose_positions(maskable(batch, self.special), batch.seed, self.rate)
-        return {"generator_loss": chosen.sum(), "discriminator_loss": batch.mask.sum()}
+        asked = dict.fromkeys(self.encoder.asks, 1.0)
+        return {"generator_loss": chosen.sum(), "discriminator_loss": batch.mask.sum(), **asked}
 
 
 def detection(guess: Tensor, replaced: Tensor) -> dict[str, Tensor | Term]:
@@ -117,7 +119,7 @@ def detection(guess: Tensor, replaced: Tensor) -> dict[str, Tensor | Term]:
 
 
 class Generator(nn.Module):
-    """A narrower trunk over the encoder's embeddings, with a masked language model's head."""
+    """A narrower trunk over the encoder's embeddings, without experts, with a masked language model's head."""
 
     def __init__(self, encoder: TextEncoder, size: float) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ class Generator(nn.Module):
         dim = max(1, round(trunk.dim * size / heads)) * heads
         ffn = None if trunk.ffn is None else round(trunk.ffn * size)
         self.project = nn.Linear(width, dim)
-        self.trunk = Transformer(replace(trunk, dim=dim, heads=heads, ffn=ffn))
+        self.trunk = Transformer(replace(trunk, dim=dim, heads=heads, ffn=ffn, experts=0))
         self.dense, self.norm = nn.Linear(dim, width), nn.LayerNorm(width, trunk.eps)
         self.bias = nn.Parameter(torch.zeros(encoder.tokens.num_embeddings))
 
