@@ -133,11 +133,18 @@ def embryology(runs: Sequence[Path], probes: Mapping[str, Probe], masked: Probe,
 def probe_layers(
     reader: Reader, train: Sentences, test: Sentences, ignore: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Accuracy of a linear probe on each layer: over all labels, and of each label the share that is found."""
+    """Accuracy of a linear probe on each layer: over all labels, and of each label the share that is found.
+
+    Raises:
+        UserError: all labels it learns from are one.
+    """
     states = reader.words if train.tagged else reader.sentences
     known, asked = _flat(train), _flat(test)
     learnt_from, scored = known != ignore, asked != ignore
     known, asked = known[learnt_from], asked[scored]
+    if len(there := np.unique(known)) < 2:
+        some = " ".join(map(str, there))
+        raise UserError(f"A probe tells labels apart, but all that it learns from are {some!r}; name another target.")
     for layer, (x, y) in enumerate(zip(states(train.words), states(test.words), strict=True)):
         right = probed(x[learnt_from], known, y[scored]) == asked
         yield {"layer": layer, "label": "all", "value": float(right.mean())}

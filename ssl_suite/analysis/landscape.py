@@ -26,6 +26,7 @@ from ssl_suite.core.check import within
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
+from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.milestones import milestones
 from ssl_suite.core.random import seed_all
 from ssl_suite.data.embeddings import fastest_device
@@ -119,10 +120,12 @@ def landscape(
     within("--count", wanted, low=1, whole=True)
     within("--grid", grid, low=3, whole=True)
     check_seeds(seeds)
+    encoders = named_encoders([encoder])
+    (weights,) = map(fingerprint, encoders.values())
     sources = {"pretrained": encoder, "random": f"random:{encoder}"}
     tuned: dict[str, list[Tuned]] = {}
     for start, source in sources.items():
-        tuned[start] = [tune(task, source, seed, out / f"{start}-{seed}", through, wanted) for seed in seeds]
+        tuned[start] = [tune(task, source, seed, out / f"{start}-{seed}", through, wanted, weights) for seed in seeds]
     rows = list(
         chain.from_iterable(_rows(s, seed, t) for s, own in tuned.items() for seed, t in zip(seeds, own, strict=True))
     )
@@ -130,8 +133,9 @@ def landscape(
     if other is not None:
         for start, source in sources.items():
             folder = out / f"{start}-other-{seeds[0]}"
-            run = made(other.arguments(source, seeds[0], folder), folder, seeds[0], through)
-            second = difference(*(encoder_part(points_of(run)[end]) for end in (-1, 0)))
+            run = made(other.arguments(source, seeds[0], folder), folder, seeds[0], through, weights)
+            points = points_of(run)
+            second = difference(*(encoder_part(points[end], tuned[start][0].start) for end in (-1, 0)))
             more, exhibit = _surface(start, seeds[0], tuned[start][0], second, grid)
             rows, exhibits = [*rows, *more], [*exhibits, exhibit]
     figures = {m: {s: _interval(rows, s, m) for s in STARTS} for m in NAMES}
@@ -145,7 +149,7 @@ def landscape(
         f"{_said(figures['sharpness']['pretrained'])} and {_said(figures['sharpness']['random'])}.",
         rows,
         exhibits,
-        {**described(named_encoders([encoder])), "task": " ".join(task.recipe), "seeds": f"{list(seeds)}"},
+        {**described(encoders), "task": " ".join(task.recipe), "seeds": f"{list(seeds)}"},
         [
             f"J(θ): the task’s loss without dropout, over {tuned['random'][0].surface.items} training items, the same "
             "at all points; “beside” it over as many of the validation split.",
@@ -163,14 +167,17 @@ def points_of(run: Path) -> list[Point]:
     return [read_checkpoint(path)["state_dict"] for path in milestones(run).values()]
 
 
-def encoder_part(point: Point) -> Point:
-    return {name: value for name, value in point.items() if name.startswith("encoder.")}
+def encoder_part(state: Point, parameters: Point) -> Point:
+    """What of a checkpoint is a parameter of the encoder; its buffers, as of batch norms, are no direction."""
+    return {name: value for name, value in state.items() if name.startswith("encoder.") and name in parameters}
 
 
-def tune(task: Tuning, source: str, seed: int, run: Path, through: CommandLine, wanted: int) -> Tuned:
+def tune(
+    task: Tuning, source: str, seed: int, run: Path, through: CommandLine, wanted: int, weights: str = ""
+) -> Tuned:
     """Fine-tunes unless that was done before, and reads how it went from the checkpoints of the run."""
     arguments = task.arguments(source, seed, run)
-    made(arguments, run, seed, through)
+    made(arguments, run, seed, through, weights)
     resolved = through.resolve(arguments)
     seed_all(seed)
     model, data = resolved.make("model"), resolved.make("data")

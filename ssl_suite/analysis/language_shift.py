@@ -73,8 +73,8 @@ def language_shift(
         exhibits,
         {**described({name: encoder}), "pairs": f"{pairs}: {len(sides[0])}", "languages": ", ".join(languages)},
         [
-            "R, the mean token vector of a language in a state, is measured on every other pair, all else on the rest "
-            "(arXiv:2010.10041).",
+            "R, the mean word vector of a language in a state, is measured on every other pair, all else on the rest "
+            "(arXiv:2010.10041). Without R, the nearest mean is of the rest, but for the text and its translation.",
             "Translation by mean shift: α(R₂ − R₁) is added to each position of a state of texts of the first one, "
             "the remaining layers run on, and the head says the likeliest token at each place; nothing is masked.",
             "A token is of the language in whose texts it is the more frequent. In the reference: the share of the "
@@ -95,19 +95,26 @@ def distances(reader: Reader, texts: Sides, means: Sequence[Sequence[Tensor]]) -
         bare = [v - centre for v, centre in zip(vectors, centres, strict=True)]
         spread = torch.cat([b.norm(dim=1) for b in bare]).mean()
         yield {"state": state, "measure": "gap", "value": float((centres[0] - centres[1]).norm() / spread)}
-        for suffix, (one, other), ends in (("", vectors, centres), ("_without", bare, _own_means(bare))):
+        for suffix, (one, other), ends in (("", vectors, centres), ("_without", bare, means_of_others(bare))):
             apart = float((one - other).norm(dim=1).mean() / spread)
             yield {"state": state, "measure": f"to_translation{suffix}", "value": apart}
             yield {"state": state, "measure": f"accuracy{suffix}", "value": nearest_mean(one, other, ends)}
             yield {"state": state, "measure": f"mrr{suffix}", "value": mean_reciprocal_rank(one, other)}
 
 
-def _own_means(sides: Sequence[Tensor]) -> list[Tensor]:
-    return [side.mean(0) for side in sides]
+def means_of_others(sides: Sequence[Tensor]) -> list[Tensor]:
+    """For each row the mean of all other rows of its side, (N, D): every row is near a mean that it is part of."""
+    return [(side.sum(0) - side) / (len(side) - 1) for side in sides]
 
 
 def nearest_mean(one: Tensor, other: Tensor, means: Sequence[Tensor]) -> float:
-    """Share of the rows of two languages that are nearer to the mean of their own than to the other's."""
+    """Share of the rows of two languages that are nearer to the mean of their own than to the other's.
+
+    Args:
+        one: (N, D).
+        other: (N, D), translations.
+        means: of both, (D,), or (N, D): those that each row and its translation are compared with.
+    """
     right = [
         (side - means[own]).norm(dim=1) < (side - means[1 - own]).norm(dim=1) for own, side in enumerate((one, other))
     ]

@@ -13,17 +13,18 @@ from ssl_suite.core.files import write_text
 from ssl_suite.core.hashing import config_hash
 
 
-def made(arguments: list[str], run: Path, seed: int, through: CommandLine) -> Path:
-    """The folder of a run, made now unless it is there with the same options.
+def made(arguments: list[str], run: Path, seed: int, through: CommandLine, weights: str = "") -> Path:
+    """The folder of a run, made now unless it is there with the same options, from the same weights.
 
     Args:
         arguments: of the command line, after `ssl-suite`.
         run: folder.
         seed: of the run.
         through: runs the command line.
+        weights: fingerprint of those it starts from, which an option names by their place alone.
     """
     with quiet():
-        identity = config_hash({**through.resolve(arguments).dumped(), "of seed": seed})
+        identity = config_hash({**through.resolve(arguments).dumped(), "of seed": seed, "weights": weights})
         mark = run / "identity.txt"
         if not mark.exists() or mark.read_text(encoding="utf-8") != identity:
             print(f"ssl-suite {shlex.join(arguments)}", flush=True)

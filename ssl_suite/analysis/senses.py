@@ -22,6 +22,7 @@ from ssl_suite.analysis.findings import Exhibit, Findings, Row
 from ssl_suite.analysis.states import described, named_encoders
 from ssl_suite.analysis.tables import read_pairs
 from ssl_suite.analysis.words import Reader, Sentences, read_sentences
+from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
 
 PUNCTUATION = ".,;:!?\"'()[]“”‘’"
@@ -126,6 +127,7 @@ def senses(source: str, word: str, data: str, most: int = 8, corpus: str = "samp
     Raises:
         UserError: the encoder reads no text, or there are too few sentences.
     """
+    within("--most", most, low=2, whole=True)
     ((name, encoder),) = named_encoders([source]).items()
     reader = Reader(encoder)
     found = occurrences(word, reader.fitting(read_senses(data)), most)

@@ -118,7 +118,7 @@ def projected(point: Point, origin: Point, directions: Sequence[Point]) -> NDArr
     """(len(directions),) steps whose Σ αᵢ δᵢ is nearest to θ − θ₀, by least squares."""
     way = difference(point, origin)
     gram = np.array([[_dot(a, b) for b in directions] for a in directions])
-    return np.linalg.solve(gram, np.array([_dot(way, d) for d in directions]))
+    return np.linalg.lstsq(gram, np.array([_dot(way, d) for d in directions]))[0]
 
 
 def length(direction: Point) -> float:

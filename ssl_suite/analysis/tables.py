@@ -17,7 +17,7 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}; name a TSV with two columns.")
     pairs = []
-    for number, line in enumerate(read_utf8(Path(path)).splitlines(), 1):
+    for number, line in enumerate(read_utf8(Path(path)).split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = [field.strip() for field in line.split("\t")]
