@@ -190,7 +190,7 @@ def test_a_manifest_that_names_a_missing_file(tmp_path: Path, sound: Maker) -> N
     sound(tmp_path / "a.wav")
     (tmp_path / "metadata.csv").write_text("file_name,label\na.wav,x\nb.wav,y\n")
     message = complaint(Speech(str(tmp_path)))
-    assert "metadata.csv, row 3" in message
+    assert "metadata.csv, row 2" in message
     assert "b.wav" in message
 
 

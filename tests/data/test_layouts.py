@@ -241,7 +241,7 @@ def test_fluent_speech_commands(tmp_path: Path, sound: Maker) -> None:
     }  # fmt: skip
     assert (data.ids("validation"), column(data, "test", "text")[0]) == (["valid0", "valid1"], "Turn it on, please")
     write(tmp_path / "data/test_data.csv", ",path,speakerId,transcription,action,object,location\n0,a.wav,x,hi,,b,c\n")
-    with pytest.raises(UserError, match=r"test_data\.csv, row 2 has no 'action'"):
+    with pytest.raises(UserError, match=r"test_data\.csv, row 1 has no 'action'"):
         served(f"fluent:{tmp_path}")
 
 

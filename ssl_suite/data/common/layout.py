@@ -108,6 +108,8 @@ def find_splits(
     found |= tables
     loose = [p for p in inside if suffix_of(p) in kinds.loose and p.is_file()]
     unused = {*files, *loose} if found else {*files}.difference(loose)  # without splits, the loose ones are the data
+    if tables and kinds.classes:  # they say themselves which of the others are used
+        unused = {*files}
     _name_unused(folder, sorted(p for p in unused if p not in found and p.name not in MANIFESTS))
     grouped = {s: [p for p in found if found[p] == s] for s in SPLITS if s in found.values() and s not in given}
     return {

@@ -121,7 +121,7 @@ def _read_manifest(manifest: Path, media: str, form: Form) -> tuple[dict[str, li
     key = next((name for name in (*PATH_COLUMNS, media) if name in names), None)
     if key is None:
         raise UserError(f"{manifest} has no column {PATH_COLUMNS[0]!r}; it has {', '.join(names)}.")
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows, 1):
         if not (manifest.parent / str(row.get(key))).is_file():
             raise UserError(f"{manifest}, row {number}: there is no file {row.get(key)!r}.")
     paths = [manifest.parent / name for name in values[key]]

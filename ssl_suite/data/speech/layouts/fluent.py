@@ -24,7 +24,7 @@ def fluent(folder: Path, part: str) -> Splits:
     for split, name in FILES.items():
         table = require(folder / "data" / name, "Fluent Speech Commands")
         rows = splits[split] = []
-        for number, row in enumerate(read_rows(table), 2):
+        for number, row in enumerate(read_rows(table), 1):
             where = f"{table}, row {number}"
             if lacking := [c for c in ("path", "speakerId", "transcription", *SLOTS) if not row.get(c)]:
                 raise UserError(f"{where} has no {lacking[0]!r}.")

@@ -43,7 +43,12 @@ def _session(folder: Path, number: int) -> list[dict[str, Any]]:
     place, rows = folder / f"Session{number}", []
     for table in sorted(require(place / "dialog" / "EmoEvaluation", "IEMOCAP").glob("*.txt")):
         for where, line in lines(table):
-            if (turn := TURN.fullmatch(line)) and turn["emotion"] in EMOTIONS:
+            turn = TURN.fullmatch(line)
+            if turn is None and line.startswith("["):
+                raise UserError(
+                    f"{where}: {line[:60]!r} is no turn: [START - END], its name, its emotion and [V, A, D]."
+                )
+            if turn and turn["emotion"] in EMOTIONS:
                 name = turn["id"]
                 dialogue, _, last = name.rpartition("_")
                 recording = audio(place / "sentences" / "wav" / dialogue / f"{name}.wav", where)

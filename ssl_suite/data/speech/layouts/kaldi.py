@@ -74,8 +74,8 @@ def _table(path: Path) -> Table:
     """The lines of a file by their first word; none where there is no such file."""
     table: Table = {}
     for where, line in lines(path) if path.is_file() else ():
-        name, _, rest = line.partition(" ") if " " in line else line.partition("\t")
+        name, *rest = line.split(maxsplit=1)
         if name in table:
             raise UserError(f"{where}: {name!r} is there twice, the first in {table[name][1]}.")
-        table[name] = rest.strip(), where
+        table[name] = "".join(rest), where
     return table

@@ -41,7 +41,7 @@ def librimix(folder: Path, part: str) -> Splits:
 def _subset(place: Path, subset: str, mixture: str, rate: int) -> list[dict[str, Any]]:
     table = require(place / "metadata" / f"mixture_{subset}_{mixture}.csv", "LibriMix")
     rows = []
-    for number, row in enumerate(read_rows(table), 2):
+    for number, row in enumerate(read_rows(table), 1):
         where, name = f"{table}, row {number}", row.get("mixture_ID")
         if not name or not str(row.get("length")).isdigit():
             raise UserError(f"{where} has no mixture_ID or no length in samples.")

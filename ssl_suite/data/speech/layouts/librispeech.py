@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.walk import visible
-from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options
+from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options, stems, tell_unlisted
 
 SPLIT_OF = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -40,4 +40,5 @@ def librispeech(folder: Path, part: str) -> Splits:
                 rows.append({"id": identity, "audio": recording, "text": text, "speaker": speaker, "chapter": chapter})
         if not rows:
             raise UserError(f"{folder / name} has no transcripts SPEAKER/CHAPTER/*.trans.txt.")
+        tell_unlisted(stems(folder / name, (".flac",)), [row["id"] for row in rows], folder / name)
     return splits

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
+
 from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.data.common.files import read_utf8
 
@@ -26,7 +28,7 @@ def require(path: Path, corpus: str) -> Path:
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
     """Where a line is, and the line; empty ones are passed over."""
-    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+    for number, line in enumerate(read_utf8(path).split("\n"), 1):  # `splitlines` breaks within a transcript too
         if line.strip():
             yield f"{path}, line {number}", line.strip()
 
@@ -55,6 +57,13 @@ def stems(folder: Path, suffixes: Collection[str] = (".wav", ".flac", ".mp3", ".
     """The audio below a folder by name without suffix, sorted."""
     found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes)
     return {path.stem: path for path in found}
+
+
+def tell_unlisted(found: Collection[str], listed: Collection[str], folder: Path) -> None:
+    """Says how many recordings of a folder no list names, which are left out."""
+    if unlisted := sorted(set(found) - set(listed)):
+        some = f"{len(unlisted)} of {len(found)} recordings are in no list and were left out"
+        rank_zero_warn(f"{folder}: {some}; the first is {unlisted[0]}.")
 
 
 def options(part: str, known: Collection[str], layout: str) -> set[str]:

@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
+
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options, require
 
 SETS = {"validation": "dev", "test": "eval"}
 LANGUAGES = ("albanian", "basque", "czech", "nnenglish", "romanian", "slovak")
+OTHERS = (";;", "SPEAKER", "SPKR-INFO", "SEGMENT", "NO", "FILLER", "EDIT", "IP", "SU", "CB", "A/P")
+"""What other lines of an RTTM begin with."""
 FOUND = re.compile(r"LEXEME\s+(?P<utterance>\S+)\s.*\s(?P<query>quesst14_(dev|eval)_\w+)")
 
 
@@ -46,11 +50,17 @@ def quesst14(folder: Path, part: str) -> Splits:
     splits: Splits = {}
     for split, name in SETS.items():
         occurs: dict[str, list[str]] = {}
-        for _, line in lines(
-            require(folder / f"scoring/groundtruth_quesst14_{name}/quesst14_{name}.rttm", "QUESST 2014")
-        ):
+        odd: list[str] = []
+        table = require(folder / f"scoring/groundtruth_quesst14_{name}/quesst14_{name}.rttm", "QUESST 2014")
+        for where, line in lines(table):
             if (found := FOUND.match(line)) and found["utterance"] in there:
                 occurs.setdefault(found["query"], []).append(found["utterance"])
+            elif found is None and not line.startswith(OTHERS):
+                odd.append(where)
+        if odd:
+            rank_zero_warn(
+                f"{len(odd)} lines of the list do not say which query is in which utterance: {odd[0]} first."
+            )
         queries = rows(name, "query", occurs)
         if not queries or not utterances:
             raise UserError(f"{folder} has no utterances or no queries of {', '.join(sorted(chosen))}.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.speech.layouts.lists import Splits, lines, options, require, stems
+from ssl_suite.data.speech.layouts.lists import Splits, lines, options, require, stems, tell_unlisted
 
 SPEAKERS = {
     "train": ("Ivy", "Joanna", "Joey", "Justin", "Kendra", "Kimberly", "Matthew", "Salli"),
@@ -44,6 +44,7 @@ def audio_snips(folder: Path, part: str) -> Splits:
     splits: Splits = {}
     for split, place in FOLDERS.items():
         found = stems(require(folder / place, "Audio SNIPS"))
+        tell_unlisted(found, said, folder / place)
         rows = splits[split] = []
         for name, path in found.items():
             speaker = name.split("-")[0]

@@ -43,7 +43,7 @@ def _verification(places: list[Path], table: Path) -> Splits:
     posed: dict[str, str] = {}
     for where, line in lines(table):
         same, *pair = line.split()
-        if same not in "01" or len(pair) != 2:
+        if same not in ("0", "1") or len(pair) != 2:
             raise UserError(f"{where}: {line[:60]!r} is no trial; one is `1` or `0` and two files.")
         for name in pair:
             posed.setdefault(name, where)
