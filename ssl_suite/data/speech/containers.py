@@ -40,7 +40,7 @@ class Container:
             file = io.BytesIO(content) if isinstance(content, bytes) else f"file:{content}"
             opened: Any = av.open(file, options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
         except (av.FFmpegError, OSError) as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(error.strerror or str(error)) from None
         if not opened.streams.audio or not opened.streams.audio[0].rate:
             opened.close()
             raise ValueError("it has no sound")
@@ -69,4 +69,4 @@ class Container:
                 for part in plain.resample(frame):
                     yield part.to_ndarray().T.astype(np.float32, copy=False)
         except av.FFmpegError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(error.strerror or str(error)) from None

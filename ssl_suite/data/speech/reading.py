@@ -35,8 +35,8 @@ list_audio = (
     if INSTALLED
     else Media("audio", EXTENSIONS, CONTAINERS | VIDEOS, f"convert them ({HINT})")
 )
-SLOWEST = 1000
-"""Samples a second below which a header lies."""
+RATES = 1000, 1_000_000
+"""Samples a second below and above which a header lies."""
 FILTER = 20_000_000
 """Greatest product of the reduced rates that are resampled: 441 · 160 for a CD's."""
 BLOCK = 1 << 20
@@ -65,7 +65,7 @@ def load_audio(value: Any, where: str, start: float = 0.0, end: float = math.inf
     try:
         with _open(content) as file:
             rate, known = file.samplerate, _frames(file)
-            if rate < SLOWEST:
+            if not RATES[0] <= rate <= RATES[1]:
                 raise ValueError(f"its header promises {rate} samples a second")
             first, last = round(start * rate), known if end == math.inf else round(end * rate)
             last = last if known is None or last is None else min(last, known)
@@ -184,11 +184,13 @@ def measured(value: Any, where: str) -> float:
         with _open(content) as file:
             if isinstance(file, Container) and file.seconds:
                 return file.seconds
-            if file.samplerate < SLOWEST:
+            if not RATES[0] <= file.samplerate <= RATES[1]:
                 raise ValueError(f"its header promises {file.samplerate} samples a second")
             frames = _frames(file) or sum(map(len, _blocks(file, 0, None)))
-            if frames:
-                return frames / file.samplerate
+        if missing := _missing_bytes(content):
+            raise ValueError(f"the last {missing} bytes are missing")
+        if frames:
+            return frames / file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         raise BadItem(f"{name} is not readable audio ({error}).") from None
     raise BadItem(f"{name} has no samples.")

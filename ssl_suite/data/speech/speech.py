@@ -35,8 +35,8 @@ from ssl_suite.data.speech.who import MultiFrames  # noqa: F401 - a kind of targ
 LONG = 60.0
 """Seconds from which on a recording is not decoded, nor kept, for a crop alone: that part of it is read."""
 
-UNITS = "units"
-"""The column of `data.units`."""
+UNITS, SPEAKER = "units", "speaker"
+"""The column of `data.units`, and the one that says whose a recording is."""
 
 
 @dataclass
@@ -167,6 +167,8 @@ class Speech(SourceData):
     def prepare(self, request: Request) -> None:
         self._stride = request.stride
         super().prepare(request)
+        if request.target and not request.pretrains and any(KINDS[kind].closed for kind in request.kinds):
+            self._tell_speakers(self._columns(request.target))
         self._waves.clear()
         self._utterances = {split: utterances(rows, self.input_column) for split, rows in self.rows.items()}
         for split, rows in self.rows.items():
@@ -185,6 +187,20 @@ class Speech(SourceData):
             )
         for split in self.splits():
             self._tell_long(split, refuse=needs_all[0] if needs_all else None)
+
+    def _tell_speakers(self, target: str | dict[str, str]) -> None:
+        """Says which speakers a user's splits share, where the task is not who speaks."""
+        wanted = {target} if isinstance(target, str) else set(target.values())
+        if SPEAKER in wanted or self.source.startswith("samples:") or not self.has("train"):
+            return
+        heard = {s: set(filter(None, rows.values(SPEAKER))) for s, rows in self.rows.items() if SPEAKER in rows.columns}
+        for split, speakers in heard.items():
+            if split != "train" and (shared := sorted(map(str, speakers & heard.get("train", set())))):
+                some = ", ".join(shared[:3]) + ", ..." * (len(shared) > 3)
+                rank_zero_warn(
+                    f"{self.rows[split].name}: {len(shared)} of {len(speakers)} speakers are in training too ({some}), "
+                    f"so how new voices fare is not measured there; --data.apart {SPEAKER} deals them apart."
+                )
 
     def _tell_long(self, split: str, refuse: str | None) -> None:
         """Says which utterances a task does not see whole; one whose target is of the kind `refuse` must be."""
