@@ -116,6 +116,7 @@ def prepare_units(
     check_folder(out, made_of)
     out.mkdir(parents=True, exist_ok=True)
     with Lock(out / LOCK):
+        check_folder(out, made_of)  # which another process may have filled meanwhile
         centres = learned_centres(recipe, frames, data, out)
         write_text(out / CARD, json.dumps(card(recipe, made_of, model.stride), indent=1))
     nearest = Nearest(frames, centres.to(fastest_device()))
@@ -197,7 +198,7 @@ def learned_centres(recipe: Recipe, frames: Frames, data: Speech, out: Path) -> 
     """
     from sklearn.cluster import MiniBatchKMeans
 
-    if (out / CENTRES).exists():
+    if (out / CARD).exists():  # which is written behind them, and says of what they are
         return load_file(str(out / CENTRES))["centres"]
     sample = sampled(recipe, frames, data)
     if len(sample) < recipe.units:
@@ -235,12 +236,11 @@ def sampled(recipe: Recipe, frames: Frames, data: Speech) -> NDArray[np.float32]
 def assigned(nearest: Nearest, data: Speech, split: str, out: Path) -> UnitFile:
     """The units of a split, from the folder where they are there already; of several processes, each makes some."""
     path = out / f"{split}.safetensors"
-    if path.exists():
-        return UnitFile.load(path)
-    shards = parts_of(nearest, data, split, out)
-    with Lock(out / LOCK):
-        if not path.exists():
-            joined(shards, data, split).save(path)
+    if not path.exists():
+        shards = parts_of(nearest, data, split, out)
+        with Lock(out / LOCK):
+            if not path.exists():
+                joined(shards, data, split).save(path)
     remove_parts(out / PARTS / split)
     return UnitFile.load(path)
 
