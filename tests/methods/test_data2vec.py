@@ -105,7 +105,7 @@ def reference(model: Data2Vec, batch: Any) -> Tensor:
         for layer in model.decoder.convolutions:
             a = convolve(z, layer.weight, layer.bias, padding=1, groups=4)  # type: ignore[operator]
             a = (a - a.mean(1, keepdim=True)) / (a.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
-            z = z + F.gelu(a) if z.shape == a.shape else F.gelu(a)
+            z = (z + F.gelu(a) if z.shape == a.shape else F.gelu(a)) * real.view(1, 1, *z.shape[2:])
         guess = model.decoder.out(z.flatten(2)[0].T)
         for t in hidden.nonzero().flatten().tolist():
             total, count = total + (guess[t] - y[t]).square().sum() * model.scale, count + 1

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny import speech_batch
+from tiny import speech_batch, tiny_speech_encoder
 from torch import Tensor
-from upstreams import UPSTREAMS, with_units
+from upstreams import SHORT, UPSTREAMS, trunk, with_units
 
 from ssl_suite.core.batch import SpeechBatch
-from ssl_suite.core.method import StepOutput
+from ssl_suite.core.method import Method, StepOutput
+from ssl_suite.methods.any.data2vec import Data2Vec, Decoder
+from ssl_suite.methods.any.holes import Holes
+from ssl_suite.methods.speech.apc import APC
+from ssl_suite.methods.speech.tera import TERA, Alteration
 
 
 def rows(batch: SpeechBatch, *which: int) -> SpeechBatch:
@@ -29,9 +34,17 @@ def sums(out: StepOutput) -> torch.Tensor:
     return torch.stack([torch.stack([t.sum.detach(), torch.as_tensor(t.count).to(t.sum)]) for t in out.terms.values()])
 
 
-@pytest.mark.parametrize("name", UPSTREAMS)
+HOLES = Holes(0.5, block=5, adjust=0.05, inverse=False)
+OTHERS: dict[str, Callable[[], Method]] = {
+    "APC": lambda: APC(tiny_speech_encoder(dropout=0.0), 3),
+    "Mockingjay": lambda: TERA(trunk(), Alteration(SHORT, band=0, noisy=0.0)),
+    "Data2Vec": lambda: Data2Vec(trunk(), 2, 3, HOLES, Decoder(2, 16, 3, 4), noise=0.0),
+}
+
+
+@pytest.mark.parametrize("name", [*UPSTREAMS, *OTHERS])
 def test_a_recording_adds_the_same_in_any_batch(name: str) -> None:
-    model, batch = UPSTREAMS[name](), with_units(speech_batch([6400, 2300, 4100]))
+    model, batch = (UPSTREAMS | OTHERS)[name](), with_units(speech_batch([6400, 2300, 4100]))
     whole = sums(model.step(batch))
     if name not in ("CPC", "Wav2Vec2"):  # whose negatives, or use of codes, are of the whole batch
         alone = torch.stack([sums(model.step(rows(batch, i))) for i in range(3)]).sum(0)

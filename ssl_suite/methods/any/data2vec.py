@@ -131,7 +131,8 @@ class Data2Vec(Method):
         output = encoded.states[-1]  # (M·B, K, D)
         fill = self.noise * torch.randn(*chosen.hidden.shape, output.shape[2], device=output.device)
         fill = fill * chosen.hidden[..., None]  # padding is silence
-        predicted = self.decoder(chosen.spread(self.decoder.dropout(output), fill), tokens.grid)
+        real = None if tokens.dense else tokens.mask.repeat_interleave(self.masks, 0)
+        predicted = self.decoder(chosen.spread(self.decoder.dropout(output), fill), tokens.grid, real)
         wanted = target.repeat_interleave(self.masks, 0)
         error = (predicted.float() - wanted).square().sum(-1) * self.scale  # (M·B, T)
         terms = {"regression": Term((error * chosen.hidden).sum(), chosen.hidden.sum())}
@@ -168,12 +169,20 @@ class HoleDecoder(nn.Module):
         linear = [nn.Linear(i, o) for i, o in itertools.pairwise(widths)]
         self.out = nn.Sequential(linear[0], *(part for layer in linear[1:] for part in (nn.GELU(), layer)))
 
-    def forward(self, x: Tensor, grid: tuple[int, int] | None) -> Tensor:
-        """(N, T, D) → (N, T, D); a grid says how T lies in two dimensions."""
+    def forward(self, x: Tensor, grid: tuple[int, int] | None, real: Tensor | None = None) -> Tensor:
+        """(N, T, D) → (N, T, D).
+
+        Args:
+            x: inputs with their holes filled, 0 in the padding.
+            grid: how T lies in two dimensions.
+            real: (N, T) False in the padding, which stays silent, so that an input is as it is alone; None: all are.
+        """
         x = x.transpose(1, 2)
         x = x if grid is None else x.unflatten(2, grid)
+        kept = None if real is None else real.to(x).view(len(x), 1, *x.shape[2:])
         for convolve in self.convolutions:
             y = convolve(x).movedim(1, -1)
             y = F.gelu(F.layer_norm(y, y.shape[-1:])).movedim(-1, 1)
             x = x + y if self.residual and x.shape == y.shape else y
+            x = x if kept is None else x * kept
         return self.out(x.flatten(2).transpose(1, 2))
