@@ -126,7 +126,7 @@ class Diarize(Task):
             both = zip(("threshold", "median"), self.settings[int(best)], strict=True)
             figures = {name: torch.tensor(value, device=totals.device) for name, value in both}
         chosen = totals[best if self.protocol else self.chosen]
-        figures |= {name: chosen[i] / chosen[3].clamp(min=1) for i, name in enumerate(PARTS)}
+        figures |= {name: of_speech(chosen[i], chosen[3]) for i, name in enumerate(PARTS)}
         return {name: value.float() for name, value in ({"der": rates(chosen)} | figures).items()}
 
     def outcomes(self, output: Tensor, mask: Tensor, target: Tensor) -> list[Any]:
@@ -178,7 +178,12 @@ class Total(Metric):
 
 def rates(errors: Tensor) -> Tensor:
     """(..., 4) missed, falsely detected, confused and all speech → (...) the diarization error rate."""
-    return errors[..., :3].sum(-1) / errors[..., 3].clamp(min=1)
+    return of_speech(errors[..., :3].sum(-1), errors[..., 3])
+
+
+def of_speech(wrong: Tensor, speech: Tensor) -> Tensor:
+    """Their ratio; where nobody speaks 1 if anything is wrong, as pyannote.metrics has it."""
+    return torch.where(speech > 0, wrong / speech.clamp(min=1), (wrong > 0).float())
 
 
 def diarization_errors(said: Tensor, true: Tensor, scored: Tensor) -> Tensor:

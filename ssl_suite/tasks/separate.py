@@ -198,6 +198,7 @@ class Separate(Task):
         rate, names, found = data.preprocess(data.request)["sample_rate"], data.ids(split), {}
         for i, voices in sorted(rows, key=lambda row: row[0]):
             name = "".join(c if c.isalnum() or c in "-_." else "_" for c in names[i])
+            name += f"-{i}" * any(f"separated/{name}-{voice}.wav" in found for voice in voices)  # `a/b` beside `a_b`
             for voice, wave in voices.items():
                 file = io.BytesIO()
                 soundfile.write(file, wave, rate, format="WAV", subtype="FLOAT")

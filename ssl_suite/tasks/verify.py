@@ -125,7 +125,11 @@ class Verify(Task):
 
     def compute(self, metrics: MetricCollection, data: DataModule, split: str) -> Mapping[str, Tensor]:
         kept = metrics.compute()
-        trials, scores = self.scored(kept["vectors"], kept["identity"], kept["index"], data, split)
+        index, identity = kept["index"].view(-1), kept["identity"].view(-1)  # torchmetrics squeezes what is of one item
+        trials, scores = self.scored(kept["vectors"].view(len(index), -1), identity, index, data, split)
+        if bool(trials.same.all()) or not bool(trials.same.any()):
+            lacking = "two identities" if bool(trials.same.any()) else "one identity"
+            rank_zero_warn(f"{data.source_name}: the {split} split poses no trial of {lacking}: it has no error rate.")
         found = {"eer": eer(scores, trials.same), "min_dcf": min_dcf(scores, trials.same, self.p_target)}
         return {name: value.float() for name, value in found.items()}
 
