@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ssl_suite.core.data import Request
-from ssl_suite.core.errors import BadItem
+from ssl_suite.core.errors import BadItem, UserError
 from ssl_suite.data.speech.reading import measured
 from ssl_suite.data.speech.speech import Speech
 
@@ -47,3 +47,10 @@ def test_a_recording_that_is_cut_short_is_known_by_its_header(voices: str) -> No
         measured({"bytes": None, "path": str(path)}, "")
     with pytest.warns(UserWarning, match=r"train\.csv: 1 of 4 recordings cannot be read; the first is of row 2"):
         Speech(voices).serve(Request(target="class"))
+
+
+def test_who_forgets_units_is_told_where_they_come_from(voices: str) -> None:
+    with pytest.raises(
+        UserError, match=r"'label' holds 'a', not .* `ssl-suite prepare units` makes some, --data\.units"
+    ):
+        Speech(voices).serve(Request(target="frames"))

@@ -285,7 +285,7 @@ class Frames(Sequence):
         if isinstance(column := self.rows.beside.get(self.column), Numbers):
             return column
         wanted = "a list of whole numbers from 0, one for each state of the encoder"
-        values = self.lists(wanted)
+        values = self.lists(f"{wanted} (`ssl-suite prepare units` makes some, --data.units names them)")
         for i, value in enumerate(values):
             if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value):
                 raise UserError(f"{self.rows.where(i)}: {self.column!r} holds {repr(value)[:60]}, not {wanted}.")
