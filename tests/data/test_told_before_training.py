@@ -28,7 +28,7 @@ def voices(tmp_path: Path, sound: Maker) -> str:
 
 
 def test_speakers_of_training_in_another_split_are_counted(voices: str) -> None:
-    with pytest.warns(UserWarning, match=r"test\.csv: 2 of 3 speakers are in training too \(anna, dan\)") as said:
+    with pytest.warns(UserWarning, match=r"test\.csv, test: 2 of 3 speakers are in training too \(anna, dan\)") as said:
         Speech(voices).serve(Request(target="class"))
     assert len([w for w in said if "speakers are in training" in str(w.message)]) == 1
 
@@ -51,6 +51,6 @@ def test_a_recording_that_is_cut_short_is_known_by_its_header(voices: str) -> No
 
 def test_who_forgets_units_is_told_where_they_come_from(voices: str) -> None:
     with pytest.raises(
-        UserError, match=r"'label' holds 'a', not .* `ssl-suite prepare units` makes some, --data\.units"
+        UserError, match=r"'label' holds 'a', not .*`ssl-suite prepare units` makes some, --data\.units"
     ):
         Speech(voices).serve(Request(target="frames"))

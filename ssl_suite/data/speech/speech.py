@@ -198,8 +198,8 @@ class Speech(SourceData):
             if split != "train" and (shared := sorted(map(str, speakers & heard.get("train", set())))):
                 some = ", ".join(shared[:3]) + ", ..." * (len(shared) > 3)
                 rank_zero_warn(
-                    f"{self.rows[split].name}: {len(shared)} of {len(speakers)} speakers are in training too ({some}), "
-                    f"so how new voices fare is not measured there; --data.apart {SPEAKER} deals them apart."
+                    f"{self.rows[split].name}, {split}: {len(shared)} of {len(speakers)} speakers are in training too "
+                    f"({some}), so how new voices fare is not measured there; --data.apart {SPEAKER} deals them apart."
                 )
 
     def _tell_long(self, split: str, refuse: str | None) -> None:
