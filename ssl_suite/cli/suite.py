@@ -210,7 +210,7 @@ class SuiteCLI(LightningCLI):
                 checkpoint=Path(config.ckpt_path) if config.ckpt_path and self.command == "test" else None,
                 overwrite=config.overwrite,
             )
-            if (rows := record(self.trainer, self.model, run)) and self.command == "fit":
+            if rows := record(self.trainer, self.model, run):
                 said = f"test/{rows[0].metric} {rows[0].value:.4f}"
                 rank_zero_info(f"{said}, in {run.store}: `ssl-suite results {run.store.parent}` shows all.")
 

@@ -61,8 +61,9 @@ class Search:
             letters = set(labels)
             spelled = (w in letters if self.space is None else letters.issuperset(w) for w in self.model.words)
             if not any(spelled):
-                some = ", ".join(sorted(self.model.words)[:3])
-                raise UserError(f"{beam.lm}: none of its words ({some}, ...) is of the labels; are they in capitals?")
+                some = ", ".join(sorted(w for w in self.model.words if not w.startswith("<"))[:3])
+                why = "are they in capitals?" if self.space is not None else "no text has a space: it must hold labels."
+                raise UserError(f"{beam.lm}: none of its words ({some}, ...) is of the labels; {why}")
 
     def __call__(self, probabilities: Any) -> list[int]:
         """(T, 1 + labels) NumPy probabilities of each state → label numbers of the best text."""

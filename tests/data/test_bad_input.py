@@ -455,6 +455,12 @@ def test_a_filter_that_keeps_nothing(tmp_path: Path, pictures: Maker) -> None:
     assert "cat, dog" in message
 
 
+def test_a_filter_by_a_column_that_is_not_there(tmp_path: Path, pictures: Maker) -> None:
+    """As `speech/phones`, which takes English prompts, over somebody's own recordings."""
+    message = complaint(Images(str(pictures(tmp_path)), where={"language": "en"}))
+    assert "no column 'language' for data.where; --data.where null takes all rows." in message
+
+
 def test_a_split_that_is_not_there(tmp_path: Path, pictures: Maker) -> None:
     data = Images(str(pictures(tmp_path)))
     data.serve(Request())

@@ -174,12 +174,20 @@ def test_an_identity_may_be_new_in_every_other_split(recwarn: pytest.WarningsRec
 
 
 def test_an_identity_that_training_has_too_is_counted_and_named() -> None:
-    found = targets("identity", train=["ann", "bob"], validation=["bob", "eve", "bob"], test=["cid"])
+    found = targets("identity", train=["ann", "bob"], validation=["bob", "eve", "bob"], test=["cid", "cid", "dan"])
     with pytest.warns(UserWarning, match=r"^validation.csv: 1 of 2 in 'y' are in training too \('bob'\)") as said:
         found.warn_of_shared()
     assert len(said) == 1
     for kind in ("class", "name", "transcript"):
         targets(kind, train=["ann", "bob"], test=["bob"]).warn_of_shared()
+
+
+@pytest.mark.parametrize(("test", "lack"), [(["cid"] * 2, "two different ones"), (["cid", "dan"], "one and the same")])
+def test_identities_that_make_no_pairs_of_both_kinds_are_named(test: list[str], lack: str) -> None:
+    """An error rate of such a split is NaN."""
+    with pytest.warns(UserWarning, match=rf"^test.csv: no pair is of {lack} by 'y', so there is no error rate") as said:
+        targets("identity", train=["ann", "bob"], test=test).warn_of_shared()
+    assert len(said) == 1
 
 
 def test_a_transcript_is_one_whatever_its_case_and_points() -> None:

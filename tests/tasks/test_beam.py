@@ -153,5 +153,7 @@ def test_options_that_do_not_fit_are_one_sentence(arpa: Path) -> None:
         Beam(lm=str(arpa))
     with pytest.raises(UserError, match=r"none of its words .* is of the labels; are they in capitals"):
         CTC(beam=Beam(5, str(arpa))).build(4, ["A", "B", " "])
+    with pytest.raises(UserError, match=r"words \([^<]*\.\.\.\) is of the labels; no text has a space: it must hold"):
+        CTC(beam=Beam(5, str(arpa))).build(4, ["A", "B"])
     with pytest.raises(UserError, match="does not exist"):
         CTC(beam=Beam(5, "nowhere.arpa")).build(4, ["a"])

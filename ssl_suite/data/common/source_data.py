@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from ssl_suite.core.batch import Target
 from ssl_suite.core.check import within
 from ssl_suite.core.data import DataModule, Request, run_seed
-from ssl_suite.core.errors import UserError
+from ssl_suite.core.errors import UserError, nearest
 from ssl_suite.data.common.clean import Clean
 from ssl_suite.data.common.dealing import dealt
 from ssl_suite.data.common.files import Form
@@ -175,6 +175,11 @@ class SourceData(DataModule):
 
     def _filter(self, rows: Rows) -> Rows:
         for column, wanted in self.where.items():
+            if column not in rows.columns:
+                near = nearest(column, rows.columns)
+                raise UserError(
+                    f"{rows.name} has no column {column!r} for data.where; --data.where null takes all rows.{near}"
+                )
             names, values = rows.label_names(column), rows.column(column)
             called = [names[v] if names and v is not None and 0 <= v < len(names) else str(v) for v in values]
             keep = [i for i, name in enumerate(called) if name == str(wanted)]

@@ -127,13 +127,18 @@ class Targets:
             )
 
     def warn_of_shared(self) -> None:
-        """Says which identities another split has in common with training, where a task is about new ones."""
+        """Says where a task about new identities meets those of training, or has no pairs of both kinds."""
         if not self.kind.strangers or "train" not in self.columns:
             return
         known = set(self._parts("train"))
         for split, column in self.columns.items():
-            found = set(self._parts(split))
-            if split != "train" and (shared := column.ordered(known & found)):
+            found = Counter(self._parts(split))
+            if split != "train" and found and (len(found) == 1 or found.total() == len(found)):
+                lack = "two different ones" if len(found) == 1 else "one and the same"
+                rank_zero_warn(
+                    f"{column.rows.name}: no pair is of {lack} by {column.column!r}, so there is no error rate."
+                )
+            if split != "train" and (shared := column.ordered(known & found.keys())):
                 some = ", ".join(map(repr, shared[:NAMED])) + ", ..." * (len(shared) > NAMED)
                 rank_zero_warn(
                     f"{column.rows.name}: {len(shared)} of {len(found)} in {column.column!r} are in training too "
