@@ -31,6 +31,8 @@ class Pretraining:
         set: options on top.
         source: an encoder folder or URI that is judged as it is, instead of a recipe.
         units: options of `prepare units`, which makes what `data.units` then names.
+        tasks: names of those it is judged on; None: all of its modality.
+        judged: options of those tasks for this encoder, over their own.
     """
 
     name: str
@@ -39,6 +41,16 @@ class Pretraining:
     set: Settings = field(default_factory=dict)
     source: str | None = None
     units: Settings = field(default_factory=dict)
+    tasks: list[str] | None = None
+    judged: Settings = field(default_factory=dict)
+
+    def takes(self, task: TaskEntry) -> bool:
+        """Whether it is judged on a task."""
+        return self.modality == task.modality and (self.tasks is None or task.name in self.tasks)
+
+    def own(self, task: TaskEntry) -> TaskEntry:
+        """A task as this encoder is judged on it."""
+        return replace(task, set=task.set | self.judged) if self.judged else task
 
     def folder(self, out: Path) -> Path:
         """Of the encoder, in the benchmark's."""
@@ -151,25 +163,25 @@ class Job:
 
 
 def jobs(benchmark: Benchmark, out: Path) -> Iterator[Job]:
-    """Every run of the tasks, baselines first; encoders of one shape and tokenizer share their random weights."""
+    """Every run of the tasks, baselines first; random weights are shared by encoders of one shape and tokenizer."""
     for task in benchmark.tasks:
-        encoders = [e for e in benchmark.encoders if e.modality == task.modality]
+        encoders = [e for e in benchmark.encoders if e.takes(task)]
         for seed in benchmark.seeds[: task.seeds]:
             if task.simple:
                 yield Job(task, "simple", seed, task.simple, "simple")
-            shapes: set[str] = set()
+            shapes: set[tuple[str, str]] = set()
             for encoder in encoders:
-                folder = encoder.folder(out)
-                if (shape := folder_shape(folder)) not in shapes:
+                folder, own = encoder.folder(out), encoder.own(task)
+                if (shape := (folder_shape(folder), config_hash(own.set))) not in shapes:
                     random = {"model.encoder": f"random:{folder}", "role": "random"}  # fine-tuned too, where all are
-                    yield Job(task, f"random-{encoder.name}", seed, random, "random", f"random:{folder}")
+                    yield Job(own, f"random-{encoder.name}", seed, random, "random", f"random:{folder}")
                 shapes.add(shape)
                 for scheme in task.schemes:
                     source = f"{scheme}:{folder}"
                     label = f"{encoder.name} {scheme}"
-                    yield Job(task, label, seed, {"model.encoder": source, "name": label}, "ssl", source)
+                    yield Job(own, label, seed, {"model.encoder": source, "name": label}, "ssl", source)
                 source = str(folder)
-                yield Job(task, encoder.name, seed, {"model.encoder": source, "name": encoder.name}, "ssl", source)
+                yield Job(own, encoder.name, seed, {"model.encoder": source, "name": encoder.name}, "ssl", source)
 
 
 def folder_shape(folder: Path) -> str:
@@ -257,14 +269,19 @@ def select(
                 raise UserError(f"{path} has no {what} {name!r}.{nearest(name, there)}")
         if len({slug(name) for name in there}) < len(there):
             raise UserError(f"{path} has two {what}s whose names give the same folder; rename one: {', '.join(there)}.")
+    for encoder in benchmark.encoders:
+        if missing := next((name for name in encoder.tasks or [] if name not in known), None):
+            raise UserError(
+                f"{path}: {encoder.name} is judged on {missing!r}, which is no task.{nearest(missing, known)}"
+            )
     seeds = benchmark.seeds if seeds is None else seeds
     if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(s, int) and 0 <= s < 2**32 for s in seeds):
         raise UserError(f"Seeds are whole numbers from 0 to 2³² − 1, each once, not {seeds}.")
     tasks = [t for t in benchmark.tasks if t.name in (only_tasks or known)]
-    chosen = [e for e in everyone if (only is None or e.name in only) and any(t.modality == e.modality for t in tasks)]
+    chosen = [e for e in everyone if (only is None or e.name in only) and any(e.takes(t) for t in tasks)]
     if not chosen:
         raise UserError(f"{path}: none of the encoders that are asked for has a task of its modality; name others.")
-    judged = [t for t in tasks if any(t.modality == e.modality for e in chosen)]
+    judged = [t for t in tasks if any(e.takes(t) for e in chosen)]
     judged = [replace(t, set=benchmark.set | t.set | settings) for t in judged]
     return replace(benchmark, seeds=seeds, encoders=chosen, tasks=judged)
 

@@ -61,7 +61,11 @@ class Work:
         self.made: list[Pretraining] = []
         self.failures: list[str] = []
         self.recipes = {e.name: self._resolve(self._pretraining(e)) for e in benchmark.encoders if e.source is None}
-        self.tasks = {task.name: Known(task, self._resolve) for task in benchmark.tasks}
+        self.tasks: dict[str, Known] = {}
+        for task in benchmark.tasks:
+            for entry in benchmark.encoders:
+                if entry.takes(task):
+                    self._known(entry.own(task))
         self.encoders: dict[str, tuple[str, str]] = {}
 
     def pretrain(self) -> None:
@@ -128,7 +132,7 @@ class Work:
         return known.get("config_hash") == config_hash(self.recipes[entry.name].dumped())
 
     def _identity(self, job: Job) -> Identity:
-        known = self.tasks[job.task.name]
+        known = self._known(job.task)
         if job.source is None:
             return Identity(*known.baseline, known.data_hash, known.simple_recipe)
         if job.source not in self.encoders:
@@ -137,6 +141,12 @@ class Work:
                 shape_name(encoder, encoder_shape(encoder)), weights_hash(encoder, job.source)
             )  # fmt: skip
         return Identity(*self.encoders[job.source], known.data_hash, known.recipe)
+
+    def _known(self, task: TaskEntry) -> Known:
+        key = config_hash({"name": task.name, "set": task.set})
+        if key not in self.tasks:
+            self.tasks[key] = Known(task, self._resolve)
+        return self.tasks[key]
 
     def _resolve(self, arguments: list[str]) -> Resolved:
         with quiet():

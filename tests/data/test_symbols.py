@@ -15,6 +15,8 @@ from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import save_encoder
 from ssl_suite.core.load import load_encoder
+from ssl_suite.data.text.sequences.sequences import Spelled
+from ssl_suite.data.text.sequences.symbols import Symbols
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders import reemb  # noqa: F401  registers the scheme
 from ssl_suite.encoders.tokenizer import special_ids, train_tokenizer
@@ -35,7 +37,7 @@ def dna(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def served(source: Path, tokenizer: Tokenizer, symbols: dict[str, str], target: Any = "class", **options: Any) -> Text:
+def served(source: Path, tokenizer: Tokenizer, symbols: Symbols, target: Any = "class", **options: Any) -> Text:
     data = Text(str(source), symbols=symbols, **options)
     data.serve(Request(pretrains=target is None, target=target, tokenizer=tokenizer))
     return data
@@ -117,3 +119,39 @@ def test_reemb_shuffles_word_vectors_and_nothing_else(
     save_encoder(tiny_image_encoder(), tmp_path / "image")
     with pytest.raises(UserError, match="text encoder"):
         load_encoder(f"reemb:{tmp_path / 'image'}")
+
+
+def test_words_of_letters_alone_are_drawn_by_the_seed(
+    dna: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, keys = [], []
+    for seed in (0, 1, 0):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        data = served(dna, tokenizer, "ACGT")
+        spelled: Spelled = data.items["train"]  # type: ignore[assignment]
+        words = spelled.spelling
+        text = data.rows["train"].column("text")[0]
+        said = tokenizer.decode(data.read("train", 0, 0).ids.tolist()).split()
+        assert said == [words[letter] for letter in text]
+        assert list(words) == list("ACGT")
+        assert len(set(words.values())) == 4
+        assert all(word.isalpha() and len(word) > 1 for word in words.values())
+        seen.append(words)
+        keys.append(data.fingerprint("train"))
+    assert seen[0] == seen[2] != seen[1]
+    assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "said"),
+    [
+        ("ACG", "row 1: 'text' has the symbol 'T'; add it to data.symbols"),
+        ("ACGTA", "'ACGTA' has 'A' twice"),
+        ("ACGT" + "".join(map(chr, range(0x4E00, 0x4F00))), "there are 260 letters, and the tokenizer has"),
+    ],
+)
+def test_letters_alone_must_be_all_there_are_and_each_find_a_word(
+    dna: Path, tokenizer: Tokenizer, symbols: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        served(dna, tokenizer, symbols)

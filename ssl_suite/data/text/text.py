@@ -11,12 +11,14 @@ from ssl_suite.core.batch import Target
 from ssl_suite.core.data import Request
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.seq2seq import Seq2SeqItem
+from ssl_suite.data.common.source import Layouts
 from ssl_suite.data.common.targets import SlotTargets, Targets
 from ssl_suite.data.text.corpus.corpus import Corpus, PairedCorpus, token_path
 from ssl_suite.data.text.corpus.corrupted import Corrupted
 from ssl_suite.data.text.corpus.rows import Blocks, DocumentPieces, SeparateBlocks, TokenRows
 from ssl_suite.data.text.corpus.tokens import TokenFile
 from ssl_suite.data.text.items import TextItem, TextItems
+from ssl_suite.data.text.layouts.official import LAYOUTS
 from ssl_suite.data.text.sequences.sequences import Sequences, Spelled
 from ssl_suite.data.text.sequences.symbols import Symbols
 from ssl_suite.data.text.sequences.tagged import TaggedWords
@@ -28,6 +30,9 @@ class Text(TextSource):
     """Text from a folder of .txt files, one .txt file, jsonl, parquet, csv, `samples:NAME` or `hf:NAME`.
 
     Tagged words also from CoNLL-U (.conllu: columns tokens, upos, ...) and BIO files (.conll, .bio: tokens, tags).
+
+    Proteins and DNA also in their official layouts: `tape/stability:FOLDER`, `tape/fluorescence:`, `deeploc:`,
+    `nucleosome/H3:`.
 
     Without a task, documents are tokenised once into a file of two bytes a token, then joined (each closed by the end
     token) and cut into blocks of `max_length`: no padding. Without packing, each document is a row, or several if it
@@ -41,8 +46,8 @@ class Text(TextSource):
         target: column of the target.
         where: keep only rows with these values.
         labels: number of labelled training rows to use.
-        symbols: for rows that are no text: letter → word of the encoder's vocabulary, each letter one token;
-            {A: we, C: you, G: he, T: she} for DNA.
+        symbols: for rows that are no text: letter → word of the encoder's vocabulary, each letter one token,
+            {A: we, C: you, G: he, T: she} for DNA; or the letters alone, ACGT, whose words the run's seed draws.
         tokenizer: a tokenizer.json, an encoder folder, or the kind to train on the training split: wordpiece, bpe,
             unigram, char or byte. An encoder that brings its own decides.
         vocab_size: of a tokenizer to train.
@@ -101,6 +106,9 @@ class Text(TextSource):
         self.pair, self.symbols = pair, symbols
         self.pack, self.separate, self.split_long = pack, separate, split_long
         self.items: dict[str, TextItems | Corrupted] = {}
+
+    def layouts(self) -> Layouts:
+        return LAYOUTS
 
     def prepare(self, request: Request) -> None:
         if request.phrases and not self.knows_phrases:
@@ -198,7 +206,9 @@ class Text(TextSource):
         return self.items[split].lengths
 
     def fingerprint(self, split: str) -> str:
-        return f"{super().fingerprint(split)}|{self.pair}|{self.symbols}|{type(self.items[split]).__name__}"
+        items = self.items[split]
+        spelling = items.spelling if isinstance(items, Spelled) else None
+        return f"{super().fingerprint(split)}|{self.pair}|{spelling}|{type(items).__name__}"
 
 
 def _target(targets: Targets | SlotTargets, split: str, row: int) -> Target:

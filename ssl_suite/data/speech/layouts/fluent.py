@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.files import read_rows
-from ssl_suite.data.speech.layouts.lists import Splits, audio, options, require
+from ssl_suite.data.common.lists import Splits, options, require
+from ssl_suite.data.speech.layouts.lists import audio
 
 FILES = {"train": "train_data.csv", "validation": "valid_data.csv", "test": "test_data.csv"}
 SLOTS = ("action", "object", "location")

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.lists import Splits, options
 from ssl_suite.data.common.walk import visible
-from ssl_suite.data.speech.layouts.lists import Splits, options
 
 NAME = re.compile(r"(?P<label>\d)_(?P<speaker>[^_]+)_(?P<take>\d+)\.wav")
 TAKES = {"test": range(5), "validation": range(5, 10)}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options, require
+from ssl_suite.data.common.lists import Splits, lines, options, require
+from ssl_suite.data.speech.layouts.lists import audio
 
 EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "ang": "angry", "sad": "sad"}
 """The four classes of SUPERB's ER, excitement being happiness."""

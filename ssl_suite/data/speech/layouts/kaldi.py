@@ -7,7 +7,8 @@ from typing import Any
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.layout import ALIASES
-from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, located, options
+from ssl_suite.data.common.lists import Splits, lines, options
+from ssl_suite.data.speech.layouts.lists import audio, located
 
 Table = dict[str, tuple[str, str]]
 """What a line begins with → the rest of it, and where that is."""

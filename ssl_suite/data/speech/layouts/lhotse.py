@@ -7,7 +7,8 @@ from typing import Any
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.files import each_row
-from ssl_suite.data.speech.layouts.lists import Splits, audio, located, options
+from ssl_suite.data.common.lists import Splits, options
+from ssl_suite.data.speech.layouts.lists import audio, located
 
 SAID = ("text", "speaker", "language", "gender")
 

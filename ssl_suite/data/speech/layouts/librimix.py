@@ -7,7 +7,8 @@ from typing import Any
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.files import read_rows
-from ssl_suite.data.speech.layouts.lists import Splits, audio, options, require
+from ssl_suite.data.common.lists import Splits, options, require
+from ssl_suite.data.speech.layouts.lists import audio
 
 MODES, MIXTURES, TRAINS = ("min", "max"), ("mix_both", "mix_clean", "mix_single"), ("train-100", "train-360")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.lists import Splits, lines, options
 from ssl_suite.data.common.walk import visible
-from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options, stems, tell_unlisted
+from ssl_suite.data.speech.layouts.lists import audio, stems, tell_unlisted
 
 SPLIT_OF = {"train": "train", "dev": "validation", "test": "test"}
 

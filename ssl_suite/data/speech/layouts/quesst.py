@@ -9,7 +9,8 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options, require
+from ssl_suite.data.common.lists import Splits, lines, options, require
+from ssl_suite.data.speech.layouts.lists import audio
 
 SETS = {"validation": "dev", "test": "eval"}
 LANGUAGES = ("albanian", "basque", "czech", "nnenglish", "romanian", "slovak")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.speech.layouts.lists import Splits, lines, options, require, stems, tell_unlisted
+from ssl_suite.data.common.lists import Splits, lines, options, require
+from ssl_suite.data.speech.layouts.lists import stems, tell_unlisted
 
 SPEAKERS = {
     "train": ("Ivy", "Joanna", "Joey", "Justin", "Kendra", "Kimberly", "Matthew", "Salli"),

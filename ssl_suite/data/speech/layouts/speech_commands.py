@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.data.common.lists import Splits, lines, options, require
 from ssl_suite.data.common.walk import visible
-from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options, require
+from ssl_suite.data.speech.layouts.lists import audio
 from ssl_suite.data.speech.reading import duration
 
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")

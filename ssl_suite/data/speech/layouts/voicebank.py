@@ -7,7 +7,8 @@ from typing import Any
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.data.common.files import read_utf8
-from ssl_suite.data.speech.layouts.lists import Splits, audio, options, stems
+from ssl_suite.data.common.lists import Splits, options
+from ssl_suite.data.speech.layouts.lists import audio, stems
 
 VALIDATION = ("p226", "p287")
 """Speakers of the training set that are for validation, as in SUPERB-SG."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_suite.core.errors import UserError
-from ssl_suite.data.speech.layouts.lists import Splits, audio, lines, options
+from ssl_suite.data.common.lists import Splits, lines, options
+from ssl_suite.data.speech.layouts.lists import audio
 
 LISTS = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/"
 SPLIT_OF = {"1": "train", "2": "validation", "3": "test"}

@@ -11,9 +11,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from tokenizers import Encoding, Tokenizer
 
 from ssl_suite.core.batch import Target
+from ssl_suite.core.random import run_seed
 from ssl_suite.data.common.source import Rows
 from ssl_suite.data.text.items import TextItem, TextItems
-from ssl_suite.data.text.sequences.symbols import Symbols, check_letters, check_words, spell
+from ssl_suite.data.text.sequences.symbols import Spelling, Symbols, check_letters, spell, spelling_of
 from ssl_suite.data.text.values import expect_texts
 
 
@@ -97,9 +98,12 @@ class Spelled(Sequences):
     Args:
         rows: of the source.
         columns: of the symbols.
-        symbols: letter → word.
+        symbols: letter → word, or the letters alone.
         target: row → its target.
     """
+
+    spelling: Spelling
+    """Letter → word, once the tokenizer is settled."""
 
     def __init__(
         self, rows: Rows, columns: Sequence[str], symbols: Symbols, target: Callable[[int], Target] | None = None
@@ -113,11 +117,11 @@ class Spelled(Sequences):
             check_letters(self.source, column, self.symbols)
 
     def read_with(self, tokenizer: Tokenizer, longest: int) -> None:
-        check_words(tokenizer, self.symbols)
+        self.spelling = spelling_of(self.symbols, tokenizer, run_seed())
         super().read_with(tokenizer, longest)
 
     def encode(self, columns: list[list[Any]]) -> list[Encoding]:
-        said = [[spell(text, self.symbols) for text in column] for column in columns]
+        said = [[spell(text, self.spelling) for text in column] for column in columns]
         return self.tokenizer.encode_batch(
             list(zip(*said, strict=True)) if len(said) > 1 else said[0], is_pretokenized=True
         )
