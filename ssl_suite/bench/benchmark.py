@@ -33,6 +33,7 @@ class Pretraining:
         units: options of `prepare units`, which makes what `data.units` then names.
         tasks: names of those it is judged on; None: all of its modality.
         judged: options of those tasks for this encoder, over their own.
+        schemes: ways to take it, instead of those of the tasks.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Pretraining:
     units: Settings = field(default_factory=dict)
     tasks: list[str] | None = None
     judged: Settings = field(default_factory=dict)
+    schemes: list[str] | None = None
 
     def takes(self, task: TaskEntry) -> bool:
         """Whether it is judged on a task."""
@@ -50,7 +52,8 @@ class Pretraining:
 
     def own(self, task: TaskEntry) -> TaskEntry:
         """A task as this encoder is judged on it."""
-        return replace(task, set=task.set | self.judged) if self.judged else task
+        schemes = task.schemes if self.schemes is None else self.schemes
+        return replace(task, set=task.set | self.judged, schemes=schemes)
 
     def folder(self, out: Path) -> Path:
         """Of the encoder, in the benchmark's."""
@@ -176,7 +179,7 @@ def jobs(benchmark: Benchmark, out: Path) -> Iterator[Job]:
                     random = {"model.encoder": f"random:{folder}", "role": "random"}  # fine-tuned too, where all are
                     yield Job(own, f"random-{encoder.name}", seed, random, "random", f"random:{folder}")
                 shapes.add(shape)
-                for scheme in task.schemes:
+                for scheme in own.schemes:
                     source = f"{scheme}:{folder}"
                     label = f"{encoder.name} {scheme}"
                     yield Job(own, label, seed, {"model.encoder": source, "name": label}, "ssl", source)
