@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ssl_suite.analysis.amounts import against
 from ssl_suite.analysis.figures import Curve, lines
 from ssl_suite.analysis.findings import Exhibit, Findings, Row
 from ssl_suite.analysis.senses import PUNCTUATION
@@ -73,7 +74,16 @@ def word_vectors(
     return {word: [state[places[word]].mean(0) for state in states] for word in sorted(wanted)}
 
 
-def alignment(sources: Sequence[str], pairs: str, languages: Sequence[str], dictionary: str | None = None) -> Findings:
+MEASURES = {"mrr": "as they are", "mrr_centred": "without language means"}
+
+
+def alignment(
+    sources: Sequence[str],
+    pairs: str,
+    languages: Sequence[str],
+    dictionary: str | None = None,
+    amounts: Sequence[float] = (),
+) -> Findings:
     """Ranks translations by the states of encoders.
 
     Args:
@@ -81,35 +91,27 @@ def alignment(sources: Sequence[str], pairs: str, languages: Sequence[str], dict
         pairs: TSV of texts in two languages, each the other's translation.
         languages: their two names, for the page.
         dictionary: TSV of words in both; each is the mean of its contextual vectors in `pairs`; None: texts alone.
+        amounts: how much each encoder was pretrained on, in any unit: what is found is shown against it, those of one
+            amount together.
 
     Raises:
-        UserError: a list has too little, or an encoder reads no text.
+        UserError: a list has too little, an encoder reads no text, or not each has its amount.
     """
     if len(languages) != 2:
         raise UserError(f"--languages are the two of the list, not {len(languages)}: --languages en es.")
+    if amounts and len(amounts) != len(sources):
+        raise UserError(f"--amounts are one for each of the {len(sources)} encoders, not {len(amounts)}.")
     sides, entries = read_sides(pairs), read_pairs(dictionary) if dictionary else []
     encoders = named_encoders(sources)
+    known = dict(zip(encoders, ({"amount": float(a)} for a in amounts), strict=True)) if amounts else {}
     rows: list[Row] = []
     for name, encoder in encoders.items():
-        rows += [{"encoder": name, **row} for row in aligned(encoder, sides, entries)]
-    exhibits = []
-    for unit in dict.fromkeys(row["unit"] for row in rows):
-        curves = {}
-        for name in encoders:
-            for kind, dashed in (("mrr", False), ("mrr_centred", True)):
-                own = [r for r in rows if (r["encoder"], r["unit"], r["measure"]) == (name, unit, kind)]
-                label = name if not dashed else f"{name}, without language means"
-                curves[label] = Curve([r["state"] for r in own], [r["value"] for r in own], dashed=dashed)
-        figure, legend = lines(curves, f"mrr-{unit}", f"MRR of {unit}", "state", "mean reciprocal rank")
-        exhibits.append(Exhibit(f"Translations found: {unit}", figure, "1: each translation is the nearest.", legend))
-    best = max(rows, key=lambda row: row["value"])
-    chance = sum(1 / k for k in range(1, best["candidates"] + 1)) / best["candidates"]
-    mean = "" if best["measure"] == "mrr" else ", once the means of the languages are taken off"
+        rows += [{"encoder": name, **known.get(name, {}), **row} for row in aligned(encoder, sides, entries)]
+    exhibits, answer = _against_amounts(rows) if amounts else _state_by_state(rows)
     return Findings(
         "alignment",
         f"Are {languages[0]} and {languages[1]} aligned?",
-        f"At best a mean reciprocal rank of {best['value']:.2f} ({best['unit']}, {best['encoder']}, state "
-        f"{best['state']}{mean}); chance is {chance:.2f} among {best['candidates']}.",
+        answer,
         rows,
         exhibits,
         {**described(encoders), "pairs": f"{pairs}: {len(sides[0])}", "dictionary": dictionary or "none"},
@@ -119,6 +121,42 @@ def alignment(sources: Sequence[str], pairs: str, languages: Sequence[str], dict
             "Without language means: of each language the mean over the same list is subtracted first.",
         ],
     )
+
+
+def _chance(candidates: int) -> float:
+    """The mean reciprocal rank of an order drawn at random."""
+    return sum(1 / k for k in range(1, candidates + 1)) / candidates
+
+
+def _state_by_state(rows: Sequence[Row]) -> tuple[list[Exhibit], str]:
+    exhibits = []
+    for unit in dict.fromkeys(row["unit"] for row in rows):
+        curves = {}
+        for name in dict.fromkeys(row["encoder"] for row in rows):
+            for kind in MEASURES:
+                own = [r for r in rows if (r["encoder"], r["unit"], r["measure"]) == (name, unit, kind)]
+                label, centred = (name, False) if kind == "mrr" else (f"{name}, {MEASURES[kind]}", True)
+                curves[label] = Curve([r["state"] for r in own], [r["value"] for r in own], dashed=centred)
+        figure, legend = lines(curves, f"mrr-{unit}", f"MRR of {unit}", "state", "mean reciprocal rank")
+        exhibits.append(Exhibit(f"Translations found: {unit}", figure, "1: each translation is the nearest.", legend))
+    best = max(rows, key=lambda row: row["value"])
+    mean = "" if best["measure"] == "mrr" else ", once the means of the languages are taken off"
+    answer = (
+        f"At best a mean reciprocal rank of {best['value']:.2f} ({best['unit']}, {best['encoder']}, state "
+        f"{best['state']}{mean}); chance is {_chance(best['candidates']):.2f} among {best['candidates']}."
+    )
+    return exhibits, answer
+
+
+def _against_amounts(rows: Sequence[Row]) -> tuple[list[Exhibit], str]:
+    exhibits, answers = [], []
+    for unit in dict.fromkeys(row["unit"] for row in rows):
+        own = [row for row in rows if row["unit"] == unit]
+        chance, title = _chance(own[0]["candidates"]), f"Translations found: {unit}"
+        exhibit, answer = against(own, MEASURES, chance, title, "mean reciprocal rank", f"mrr-{unit}")
+        exhibits.append(exhibit)
+        answers.append(f"Mean reciprocal rank of {unit} by the amount of pretraining data: {answer}.")
+    return exhibits, " ".join(answers)
 
 
 def aligned(encoder: Encoder, sides: Sides, dictionary: Sequence[tuple[str, str]]) -> list[Row]:

@@ -46,7 +46,7 @@ def language_shift(
     within("--layer", layer, low=0, high=encoder.num_states - 1, whole=True)
     reader, sides = Reader(encoder), read_sides(pairs)
     learned, judged = ((sides[0][half::2], sides[1][half::2]) for half in (0, 1))
-    means = [language_means(reader, side) for side in learned]
+    means = [reader.token_means(side) for side in learned]
     rows = list(distances(reader, judged, means))
     exhibits = [_curves(rows, languages)]
     if "head.bias" in encoder.heads:
@@ -81,11 +81,6 @@ def language_shift(
             "predicted kinds of token that the true translation has.",
         ],
     )
-
-
-def language_means(reader: Reader, texts: Sequence[Sequence[str]]) -> list[Tensor]:
-    """For each state (D,): the mean over all words of all texts."""
-    return [state.mean(0) for state in reader.words(texts)]
 
 
 def distances(reader: Reader, texts: Sides, means: Sequence[Sequence[Tensor]]) -> Iterator[Row]:

@@ -118,9 +118,19 @@ class Reader:
         items = [TextItem(i, 0, np.asarray(row), None, None) for i, row in enumerate(ids)]
         return collate(items, self.tokenizer).to(self.device)
 
-    @torch.no_grad()
     def words(self, sentences: Sequence[Sequence[str]]) -> list[Tensor]:
         """For each state of the encoder (W, D), on the host: every word of every sentence, in their order."""
+        totals, pieces = self._sums(sentences)
+        return [total / pieces.clamp(min=1) for total in totals]
+
+    def token_means(self, sentences: Sequence[Sequence[str]]) -> list[Tensor]:
+        """For each state (D,): the mean over all tokens of all sentences but special ones, however words are told."""
+        totals, pieces = self._sums(sentences)
+        return [total.sum(0) / pieces.sum() for total in totals]
+
+    @torch.no_grad()
+    def _sums(self, sentences: Sequence[Sequence[str]]) -> tuple[list[Tensor], Tensor]:
+        """Of every word: in each state (W, D) the sum over its pieces, and (W, 1) how many they are."""
         ids, owners = self.encode(sentences)
         starts = np.cumsum([0, *map(len, sentences)])
         made = [torch.zeros(int(starts[-1]), d) for d in self.encoder.widths]
@@ -139,7 +149,7 @@ class Reader:
             for total, state in zip(made, states, strict=True):
                 total.index_add_(0, words, state.float().cpu()[rows, columns])
             pieces.index_add_(0, words, torch.ones(len(words), 1))
-        return [total / pieces.clamp(min=1) for total in made]
+        return made, pieces
 
     def sentences(self, sentences: Sequence[Sequence[str]]) -> list[Tensor]:
         """For each state (N, D): the mean over the words of each sentence."""

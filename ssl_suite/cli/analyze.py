@@ -15,7 +15,7 @@ from ssl_suite.core.errors import UserError, nearest
 if TYPE_CHECKING:
     from ssl_suite.analysis.findings import Findings
 
-ABOUT = "why it works: layers, rank, landscape, embryology, senses, alignment, language-shift"
+ABOUT = "why it works: layers, rank, landscape, embryology, senses, alignment, language-shift, zero-shot"
 
 
 def command(arguments: list[str]) -> None:
@@ -123,11 +123,15 @@ def landscape(out: Path, options: dict[str, Any]) -> Findings:
 
 def on_runs(part: Parser) -> None:
     part.add_argument("runs", nargs="*", help="folders of runs that kept Milestones; none: --recipe is run")
+    on_pretraining(part)
+    part.add_argument("--words", type=int, default=2000, help="words that are masked, one at a time")
+    part.set_defaults(probes=None)
+
+
+def on_pretraining(part: Parser) -> None:
     part.add_argument("--recipe", nargs="+", default=[], help="of pretraining, as `fit -c` takes it")
     part.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of pretraining")
     part.add_argument("--seeds", nargs="+", type=int, default=[0], help="of pretraining")
-    part.add_argument("--words", type=int, default=2000, help="words that are masked, one at a time")
-    part.set_defaults(probes=None)
 
 
 def embryology(out: Path, options: dict[str, Any]) -> Findings:
@@ -167,15 +171,28 @@ def on_pairs(part: Parser) -> None:
 
 
 def on_aligned(part: Parser) -> None:
-    part.add_argument("encoders", nargs="+", help="text encoders: folders, runs, checkpoints or URIs; random:...")
+    part.add_argument("encoders", nargs="*", help="text encoders: folders, runs, ...; none: --recipe is run")
     on_pairs(part)
     part.add_argument("--dictionary", help="TSV of words and their translations, which are ranked too")
+    part.add_argument("--amounts", nargs="+", default=[], type=float, help="of data, one an encoder: shown against it")
+    on_pretraining(part)
 
 
 def alignment(out: Path, options: dict[str, Any]) -> Findings:
     from ssl_suite.analysis.alignment import alignment
+    from ssl_suite.analysis.amounts import grown
+    from ssl_suite.cli import fit
 
-    return alignment(options.pop("encoders"), **options)
+    chosen = settings("set", options)
+    encoders, amounts, recipe, seeds, _ = (
+        options.pop(name) for name in ("encoders", "amounts", "recipe", "seeds", "set")
+    )
+    if encoders:
+        return alignment(encoders, amounts=[] if isinstance(amounts, dict) else amounts, **options)
+    if not recipe or not isinstance(amounts, dict):
+        raise UserError("Name encoders, or a recipe and its amounts to run: -c analysis/alignment has both.")
+    made = grown(recipe, chosen, amounts, seeds, out, fit)
+    return alignment(list(made), amounts=list(made.values()), **options)
 
 
 def on_shift(part: Parser) -> None:
@@ -190,6 +207,25 @@ def language_shift(out: Path, options: dict[str, Any]) -> Findings:
 
     (encoder,) = options.pop("encoder")
     return language_shift(encoder, **options)
+
+
+def on_zero_shot(part: Parser) -> None:
+    part.add_argument("encoders", nargs="+", help="of several languages: folders, runs, checkpoints or URIs")
+    part.add_argument("--train", nargs="+", metavar="LANGUAGE=SOURCE", required=True, help="what is learned from, each")
+    part.add_argument("--test", nargs="+", metavar="LANGUAGE=FILE", required=True, help="what is tested on, each")
+    part.add_argument("--recipe", nargs="+", default=["text/squad"], help="of fine-tuning, as `fit -c` takes it")
+    part.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="its options")
+    part.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of fine-tuning and of random weights")
+
+
+def zero_shot(out: Path, options: dict[str, Any]) -> Findings:
+    from ssl_suite.analysis.landscape import Tuning
+    from ssl_suite.analysis.zero_shot import zero_shot
+    from ssl_suite.cli import fit
+
+    train, test, chosen = (settings(name, options) for name in ("train", "test", "set"))
+    task = Tuning(options["recipe"], chosen)
+    return zero_shot(options["encoders"], task, train, test, fit, out, options["seeds"])
 
 
 def settings(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -227,8 +263,11 @@ ANALYSES = {
     "senses": Analysis(
         "a word of several senses in many sentences, layer by layer, and its neighbours", on_senses, senses
     ),
-    "alignment": Analysis("whether translations are near each other (MRR), state by state", on_aligned, alignment),
+    "alignment": Analysis(
+        "whether translations are near each other (MRR), by state or amount of data", on_aligned, alignment
+    ),
     "language-shift": Analysis("language means, and translation by their difference", on_shift, language_shift),
+    "zero-shot": Analysis("fine-tuning in one language, tests in others", on_zero_shot, zero_shot),
     "landscape": Analysis(
         "fine-tuning from pretrained and random weights: loss curves and landscapes", on_tuning, landscape
     ),

@@ -1,4 +1,4 @@
-"""How answers are scored: exact match and F1 as the official scripts of SQuAD 1.1 and 2.0, and of CMRC 2018.
+"""How answers are scored: exact match and F1 as the official scripts of SQuAD 1.1 and 2.0, CMRC 2018, and MLQA.
 
 Pure functions on text; figures between 0 and 1.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Literal
 
-Scoring = Literal["squad", "cmrc"]
+Scoring = Literal["squad", "cmrc", "mlqa"]
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = set(string.punctuation)
@@ -32,6 +33,18 @@ def normalize_chinese(text: str) -> str:
     return "".join(c for c in text.lower().strip() if c not in CHINESE_PUNCTUATION)
 
 
+def normalize_mlqa(text: str) -> str:
+    """MLQA's for English and Chinese at once: no punctuation of any script, no articles, each Chinese character apart.
+
+    Its script takes the language as an option and drops English articles in English alone.
+    """
+    kept = "".join(c for c in text.lower() if c not in PUNCTUATION and not unicodedata.category(c).startswith("P"))
+    return " ".join(re.sub(r"([\u4e00-\u9fa5])", r" \1 ", ARTICLES.sub(" ", kept)).split())
+
+
+NORMALIZE = {"squad": normalize, "cmrc": normalize_chinese, "mlqa": normalize_mlqa}
+
+
 def segment(text: str) -> list[str]:
     """CMRC's mixed segmentation of normalised text: each Chinese character alone, the rest in words.
 
@@ -41,13 +54,13 @@ def segment(text: str) -> list[str]:
 
 
 def exact(prediction: str, gold: str, scoring: Scoring = "squad") -> float:
-    same = normalize if scoring == "squad" else normalize_chinese
+    same = NORMALIZE[scoring]
     return float(same(prediction) == same(gold))
 
 
 def f1(prediction: str, gold: str, scoring: Scoring = "squad") -> float:
     """Of words in common (SQuAD), or of the longest run of characters in common (CMRC); nothing equals only nothing."""
-    cut = segment if scoring == "cmrc" else (lambda text: normalize(text).split())
+    cut = segment if scoring == "cmrc" else (lambda text: NORMALIZE[scoring](text).split())
     said, right = cut(prediction), cut(gold)
     if not said or not right:
         return float(said == right)

@@ -50,7 +50,7 @@ class Span(Task):
     validation split, found anew at each validation and kept in the checkpoint for `test` and `predict`.
 
     Args:
-        scoring: `squad`, or `cmrc` for Chinese: characters, no articles.
+        scoring: `squad`; `cmrc` for Chinese: characters, no articles; or `mlqa` for both English and Chinese.
         max_tokens: longest answer.
         n_best: starts and ends considered in each window.
         null_threshold: of "no answer"; None for the best on the validation split.

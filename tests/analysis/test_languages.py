@@ -13,7 +13,6 @@ from torch import Tensor
 from ssl_suite.analysis.alignment import aligned, mean_reciprocal_rank, read_sides, reciprocal_ranks, word_vectors
 from ssl_suite.analysis.language_shift import (
     distances,
-    language_means,
     nearest_mean,
     predicted,
     shifted,
@@ -74,12 +73,13 @@ def test_every_state_of_texts_and_words_is_ranked(reader: Reader) -> None:
         aligned(reader.encoder, sides, [("law", "ley"), ("xyz", "zyx")])
 
 
+@torch.no_grad()
 def test_language_means_and_distances_by_hand(reader: Reader) -> None:
     sides = read_sides(UDHR)
     few = (sides[0][:6], sides[1][:6])
-    means = [language_means(reader, side) for side in few]
-    words = [reader.words([text])[1] for text in few[0]]
-    torch.testing.assert_close(means[0][1], torch.cat(words).mean(0), rtol=1e-4, atol=1e-5)
+    means = [reader.token_means(side) for side in few]
+    tokens = [reader.encoder(reader.batch(reader.encode([text])[0])).states[1][0, 1:-1] for text in few[0]]
+    torch.testing.assert_close(means[0][1], torch.cat(tokens).mean(0), rtol=1e-4, atol=1e-5)
     found = {(r["state"], r["measure"]): r["value"] for r in distances(reader, few, means)}
     texts = [[reader.words([text])[1].mean(0) for text in side] for side in few]
     bare = [[text - mean[1] for text in side] for side, mean in zip(texts, means, strict=True)]

@@ -9,6 +9,7 @@ from ssl_suite.encoders.text import TextEncoder
 
 RECIPES = [
     "bert",
+    "multilingual",
     "roberta",
     "spanbert",
     "ernie",

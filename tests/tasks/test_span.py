@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
+from collections import Counter
+from string import punctuation
 from typing import Any
 
 import pytest
@@ -98,6 +102,37 @@ def test_chinese_scores_count_the_longest_run_of_characters() -> None:
         a, b = segment(said), segment(right)
         if a and b:
             assert f1(said, right, "cmrc") == pytest.approx(2 * longest_common_run(a, b) / (len(a) + len(b)))
+
+
+def mlqa_tokens(text: str, articles: str) -> list[str]:
+    """Written out as MLQA's evaluation script goes: by character, for the language whose articles are given."""
+    marks = {c for c in text if unicodedata.category(c).startswith("P")}.union(punctuation)
+    kept = "".join(character for character in text.lower() if character not in marks)
+    found, rest = [], ""
+    for character in re.sub(articles, " ", kept) if articles else kept:
+        if "\u4e00" <= character <= "\u9fa5":
+            found += [*rest.split(), character]
+            rest = ""
+        else:
+            rest += character
+    return found + rest.split()
+
+
+def test_mlqas_scores_are_a_bag_of_characters_in_chinese_and_of_words_in_english() -> None:
+    assert exact("《光荣》。", "光荣", "mlqa") == exact("The “Seine”, 777 km", "seine 777 km", "mlqa") == 1
+    assert f1("荣光", "光荣和", "mlqa") == pytest.approx(4 / 5)  # in any order
+    draw = random.Random(0)
+    for letters, articles in (
+        ("光荣和与年，。《b 1", ""),
+        (["the ", "a ", "an", "seine ", "777", " km", "—", "’s ", "$"], r"\b(a|an|the)\b"),
+    ):
+        for _ in range(300):
+            said, right = ("".join(draw.choices(letters, k=draw.randint(1, 8))) for _ in range(2))
+            a, b = mlqa_tokens(said, articles), mlqa_tokens(right, articles)
+            common = sum((Counter(a) & Counter(b)).values())
+            assert exact(said, right, "mlqa") == (a == b)
+            if a and b:
+                assert f1(said, right, "mlqa") == pytest.approx(2 * common / (len(a) + len(b)))
 
 
 def test_best_threshold_is_the_best_of_all() -> None:
