@@ -13,7 +13,7 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("folder", type=place, help="with results.sqlite and the runs' folders")
     folder = parser.parse_args(arguments).folder
     if not (folder / "results.sqlite").exists():
-        raise UserError(f"{folder} has no results.sqlite; `ssl-suite bench --out {folder}` makes one.")
+        raise UserError(f"{folder} has no results.sqlite; `ssl-suite bench` and `fit --test_after true` make one.")
     from ssl_suite.bench.report import build_report
 
     print(build_report(folder))

@@ -101,6 +101,9 @@ class Verify(Task):
         if self.list is not None and data.has("test"):
             among = f"the test split of {data.source_name}"
             self.posed = located(self.listed, data.ids("test"), str(self.list), among)
+            if bool(self.posed.same.all()) or not bool(self.posed.same.any()):
+                lacking = "two identities" if bool(self.posed.same.any()) else "one identity"
+                rank_zero_warn(f"{self.list} has no trial of {lacking}, so there is no error rate.")
 
     def forward(self, features: Tensor, mask: Tensor, index: Tensor) -> Vectors:
         if self.kind == "xvector":
@@ -127,9 +130,6 @@ class Verify(Task):
         kept = metrics.compute()
         index, identity = kept["index"].view(-1), kept["identity"].view(-1)  # torchmetrics squeezes what is of one item
         trials, scores = self.scored(kept["vectors"].view(len(index), -1), identity, index, data, split)
-        if bool(trials.same.all()) or not bool(trials.same.any()):
-            lacking = "two identities" if bool(trials.same.any()) else "one identity"
-            rank_zero_warn(f"{data.source_name}: the {split} split poses no trial of {lacking}: it has no error rate.")
         found = {"eer": eer(scores, trials.same), "min_dcf": min_dcf(scores, trials.same, self.p_target)}
         return {name: value.float() for name, value in found.items()}
 

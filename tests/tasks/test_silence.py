@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,17 +22,25 @@ def test_a_rate_is_pyannotes_with_speech_and_without(errors: tuple[int, ...]) ->
     assert float(rates(torch.tensor(errors))) == pytest.approx(peer)
 
 
-@pytest.mark.parametrize(
-    ("identity", "lacking"), [([0, 1, 2], "one identity"), ([1, 1], "two identities"), ([0], "one")]
-)
-def test_a_split_without_trials_of_both_kinds_says_so(identity: list[int], lacking: str) -> None:
+@pytest.mark.parametrize("identity", [[0, 1, 2], [1, 1], [0]])
+def test_a_split_without_trials_of_both_kinds_has_no_rate(identity: list[int]) -> None:
     task, n = Verify("linear", 8), len(identity)
     data: Any = SimpleNamespace(size=lambda split: n, source_name="voices")
     metrics = task.metrics()
     vectors = Vectors(torch.randn(n, 8), torch.zeros(n, 4), torch.arange(n))
     task.update(metrics, vectors, torch.ones(n, 1), torch.tensor(identity))
-    with pytest.warns(UserWarning, match=f"voices: the test split poses no trial of {lacking}"):
-        assert task.compute(metrics, data, "test")["eer"].isnan()
+    assert task.compute(metrics, data, "test")["eer"].isnan()
+
+
+@pytest.mark.parametrize(("same", "lacking"), [(1, "two identities"), (0, "one identity")])
+def test_a_list_without_trials_of_both_kinds_says_so_before_training(tmp_path: Path, same: int, lacking: str) -> None:
+    (tmp_path / "trials.txt").write_text(f"{same} a.wav b.wav\n{same} b.wav c.wav\n", encoding="utf-8")
+    task = Verify("linear", 8, trials=str(tmp_path / "trials.txt"))
+    data: Any = SimpleNamespace(
+        has=lambda split: True, ids=lambda split: ["a.wav", "b.wav", "c.wav"], source_name="voices"
+    )
+    with pytest.warns(UserWarning, match=f"trials.txt has no trial of {lacking}, so there is no error rate"):
+        task.meet(data)
 
 
 def test_voices_of_recordings_of_like_names_are_all_written() -> None:
