@@ -9,6 +9,7 @@ from typing import Any
 from side_by_side import WARM_UP, Clock
 
 from ssl_suite.core.optim import Optim
+from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import SPECIAL
 
 
@@ -37,6 +38,16 @@ def wrapped(tokenizer: Any) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
+def blocks(data: Text, most: int | None = None) -> Any:
+    """The packed training rows of our data as `run_mlm.py` would have them: a `datasets.Dataset`."""
+    from datasets import Dataset
+
+    rows = [data.read("train", i, 0).ids.tolist() for i in range(data.size("train"))[:most]]
+    special = [[int(t < len(SPECIAL)) for t in row] for row in rows]
+    ones = [[1] * len(row) for row in rows]
+    return Dataset.from_dict({"input_ids": rows, "attention_mask": ones, "special_tokens_mask": special})
+
+
 def rate(
     model: Any,
     steps: int,
@@ -47,7 +58,7 @@ def rate(
     collator: Any = None,
     **options: Any,
 ) -> float:
-    """Trains by the recommended path: a data collator, the Trainer's own AdamW and schedule; nothing logged or saved.
+    """Trains, see `train`, a step of warm-up and so many measured ones.
 
     Args:
         model: to train.
@@ -62,19 +73,44 @@ def rate(
     Returns:
         Units a second.
     """
+    clock = Clock()
+    train(model, WARM_UP + steps, rows, optim, batch, collator, lambda step: clock.step(units(step - 1)), **options)
+    return clock.rate()
+
+
+def train(
+    model: Any,
+    steps: int,
+    rows: Any,
+    optim: Optim,
+    batch: int,
+    collator: Any,
+    after_step: Callable[[int], None],
+    **options: Any,
+) -> None:
+    """Trains by the recommended path: a data collator, the Trainer's own AdamW and schedule; nothing logged or saved.
+
+    Args:
+        model: to train.
+        steps: in all.
+        rows: a `datasets.Dataset`.
+        optim: of which the rate and the decay are taken.
+        batch: rows a step.
+        collator: of transformers, or None for its default.
+        after_step: called with the number of each step, from 1, when it is done.
+        options: more of `TrainingArguments`.
+    """
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    clock = Clock()
-
     class Watch(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.step(units(len(clock.marks)))
+        def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            after_step(state.global_step)
 
     arguments = TrainingArguments(
         tempfile.mkdtemp(),
         per_device_train_batch_size=batch,
-        max_steps=WARM_UP + steps,
+        max_steps=steps,
         learning_rate=optim.lr,
         weight_decay=optim.weight_decay,
         use_cpu=True,
@@ -87,4 +123,3 @@ def rate(
     trainer = Trainer(model, arguments, collator, rows, callbacks=[Watch()])
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return clock.rate()

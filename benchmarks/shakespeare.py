@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 from rich.table import Table
-from side_by_side import QUIET, machine, quiet
+from side_by_side import QUIET, draw, machine, quiet
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -151,12 +151,5 @@ if __name__ == "__main__":
             curves.append((f"{name}, seed {seed}", curve))
     Console(width=120).print(table)
     if args.curve:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        for name, curve in curves:
-            axes.plot([s for _, s, _ in curve], [v for *_, v in curve], "o-", label=name)
-        axes.set(xlabel="seconds", ylabel="validation loss, nats a character")
-        axes.legend()
-        figure.savefig(args.curve)
+        named = {name: [(seconds, loss) for _, seconds, loss in curve] for name, curve in curves}
+        draw(named, args.curve, "seconds", "validation loss, nats a character")

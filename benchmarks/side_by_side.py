@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ssl_suite.bench.drawing import CATEGORIES, canvas, styled
 from ssl_suite.core.allocator import keep_freed_memory
 
 WARM_UP = 1
@@ -38,6 +40,8 @@ QUIET: dict[str, Any] = {
 }
 """A Lightning Trainer that trains and does nothing else, as the peers are set up to."""
 
+Points = Sequence[tuple[float, float]]
+"""(seconds, loss)."""
 TIMERS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 timer = TIMERS["wall"]
 
@@ -199,6 +203,18 @@ def show(results: list[dict[str, Any]], args: argparse.Namespace) -> None:
         cells.append(f"{r['peak_mb']['ours']:,.0f}, {r['peak_mb']['peer']:,.0f}")
         table.add_row(*cells)
     Console(width=160).print(table)
+
+
+@styled
+def draw(curves: Mapping[str, Points], path: Path, across: str, up: str) -> None:
+    """Writes curves as one SVG (or what else the path ends in)."""
+    figure, axes = canvas(600, 380, (52, 12, 10, 42))
+    for (name, points), colour in zip(curves.items(), itertools.cycle(CATEGORIES), strict=False):
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, marker="o", markersize=3, label=name)
+    axes.set(xlabel=across, ylabel=up)
+    axes.grid(axis="y")
+    axes.legend(frameon=False)
+    figure.savefig(path)
 
 
 def machine() -> str:

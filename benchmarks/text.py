@@ -15,7 +15,6 @@ from ssl_suite.core.data import Request
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.tokenizer import SPECIAL
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.masked_lm import MaskedLM
 
@@ -41,14 +40,8 @@ def corpus(batch_size: int) -> Text:
 
 @cache
 def blocks(batch_size: int) -> Any:
-    """The same blocks as `run_mlm.py` would have them: a `datasets.Dataset`."""
-    from datasets import Dataset
-
-    data = corpus(batch_size)
-    rows = [data.read("train", i, 0).ids.tolist() for i in range(min(data.size("train"), 4096))]
-    special = [[int(t < len(SPECIAL)) for t in row] for row in rows]
-    ones = [[1] * len(row) for row in rows]
-    return Dataset.from_dict({"input_ids": rows, "attention_mask": ones, "special_tokens_mask": special})
+    """The same blocks on their side."""
+    return hugging_face.blocks(corpus(batch_size), 4096)
 
 
 def trainer(model: Any, mlm: bool, size: int) -> Any:

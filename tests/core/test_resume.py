@@ -77,7 +77,7 @@ def builders(
         "ELMo": lambda **o: (ELMo(LSTMEncoder(vocab_size=270, dim=12)), text(**o)),
         "Seq2Seq": lambda **o: (Seq2Seq(EncoderDecoder(370, 16, 2, heads=2)), text(**o)),
         "CausalLM": lambda **o: (CausalLM(tiny_text_encoder(causal=True)), text(**o)),
-        "MDLM": lambda **o: (MDLM(tiny_text_encoder()), text(**o)),
+        "MDLM": lambda **o: (MDLM(tiny_text_encoder(), optim=Optim(lr=1e-3)), text(**o)),
         "MultiTokenLM": lambda **o: (MultiTokenLM(tiny_text_encoder(causal=True), 3), text(**o)),
         "GPTBERT": lambda **o: (GPTBERT(tiny_text_encoder()), text(**o)),
         "Experts": lambda **o: (MaskedLM(tiny_text_encoder(experts=3, router_z=1e-3)), text(**o)),
