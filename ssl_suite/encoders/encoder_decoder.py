@@ -13,9 +13,10 @@ from ssl_suite.core.check import one_of, within
 from ssl_suite.core.encoder import Encoded, Encoder, Tokens, masked_mean
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.seq2seq import Seq2SeqBatch
+from ssl_suite.encoders.feed_forward import Activation
 from ssl_suite.encoders.generation import beam_search, greedy
 from ssl_suite.encoders.masks import AttentionMask, positions_within
-from ssl_suite.encoders.seq2seq_layers import Activation, DecoderCache, Seen, Shape, Stack, StackConfig
+from ssl_suite.encoders.seq2seq_layers import DecoderCache, Seen, Shape, Stack, StackConfig
 from ssl_suite.encoders.tokenizer import token_id
 from ssl_suite.encoders.transformer import Dropout
 
@@ -35,7 +36,7 @@ class EncoderDecoder(Encoder):
         ffn: feed-forward width; default 4 · dim.
         shape: t5: norms before the branches, no biases, a bias of logits for each distance; bart: norms after them and
             learned positions.
-        activation: relu (T5), geglu_tanh (T5 1.1), gelu (BART), gelu_tanh or geglu.
+        activation: relu (T5), geglu_tanh (T5 1.1), gelu (BART), gelu_tanh, geglu or swiglu.
         tied: whether words are predicted by the word embedding, T5's states times D^(−½) then; T5 1.1 has a table more.
         max_length: longest sequence, in or out, for learned positions.
         buckets: of T5's distances.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.core.term import Term
+from ssl_suite.encoders.feed_forward import activated
 from ssl_suite.encoders.trunk import TrunkConfig
 
 LEAST_CAPACITY = 4
@@ -82,7 +83,7 @@ class Experts(nn.Module):
         device = tokens.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
         hidden = F.grouped_mm(tokens.to(dtype), self.up.to(dtype), offs=ends)
-        return F.grouped_mm(self.config.activated(hidden), self.down.to(dtype), offs=ends)
+        return F.grouped_mm(activated(hidden, self.config.activation), self.down.to(dtype), offs=ends)
 
     def route(self, tokens: Tensor, real: Tensor | None) -> Routing:
         """Sends (N, D) tokens to their experts; logits and softmax in float32, whatever the precision (section 2.4)."""

@@ -12,18 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_suite.encoders.biased_attention import biased_attention, fits
+from ssl_suite.encoders.feed_forward import Activation, FeedForward
 from ssl_suite.encoders.positions import RelativeBias
 from ssl_suite.encoders.rms_norm import RMSNorm
 from ssl_suite.encoders.transformer import Dropout, KVCache
 
 Shape = Literal["t5", "bart"]
-Activation = Literal["relu", "gelu", "gelu_tanh", "geglu", "geglu_tanh"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}
-"""By the name of an activation without its gate."""
 
 
 @dataclass(frozen=True)
@@ -181,25 +175,6 @@ class CrossAttention(nn.Module):
         return {self.q.weight: 1, self.kv.weight: 2, self.out.weight: 1}
 
 
-class FeedForward(nn.Module):
-    """Two layers, the first of them gated or not."""
-
-    def __init__(self, c: StackConfig) -> None:
-        super().__init__()
-        self.gated = c.activation.startswith("geglu")
-        self.activation = ACTIVATIONS[c.activation.replace("geglu", "gelu")]
-        self.up, self.down = c.linear(c.dim, (1 + self.gated) * c.ffn), c.linear(c.ffn, c.dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.gated:
-            gate, value = self.up(x).chunk(2, -1)
-            return self.down(self.activation(gate) * value)
-        return self.down(self.activation(self.up(x)))
-
-    def matrices(self) -> dict[Tensor, int]:
-        return {self.up.weight: 1 + self.gated, self.down.weight: 1}
-
-
 class Seq2SeqBlock(nn.Module):
     """Attention, in a decoder attention on the memory, and feed-forward, each on a residual branch."""
 
@@ -209,7 +184,7 @@ class Seq2SeqBlock(nn.Module):
         self.attention, self.norm1 = SelfAttention(c), c.norm()
         self.cross = CrossAttention(c) if c.decodes else None
         self.norm_cross = c.norm() if c.decodes else nn.Identity()
-        self.feed_forward, self.norm2 = FeedForward(c), c.norm()
+        self.feed_forward, self.norm2 = FeedForward(c.dim, c.ffn, c.activation, not c.t5), c.norm()
         self.dropout = Dropout(c.dropout)
 
     def branch(self, x: Tensor, norm: nn.Module, inner: Callable[[Tensor], Tensor]) -> Tensor:

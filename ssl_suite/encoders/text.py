@@ -16,6 +16,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.tensor_parallel import Plan, Vocabulary
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.experts import LOSSES
+from ssl_suite.encoders.feed_forward import Activation
 from ssl_suite.encoders.likelihood import token_log_likelihoods
 from ssl_suite.encoders.masks import positions_within
 from ssl_suite.encoders.transformer import Dropout, KVCache, Places, Transformer, init_weights
@@ -34,7 +35,7 @@ class TextEncoder(Encoder):
         causal: GPT rather than BERT.
         norm: pre or post.
         positions: learned, rotary or none.
-        activation: gelu, gelu_tanh, geglu or swiglu.
+        activation: relu, gelu, gelu_tanh, geglu, geglu_tanh or swiglu (arXiv:2002.05202).
         ffn: feed-forward width; default 4 · dim.
         dropout: on embeddings and residual branches.
         eps: of the layer norms.
@@ -72,7 +73,7 @@ class TextEncoder(Encoder):
         causal: bool = False,
         norm: Literal["pre", "post"] = "pre",
         positions: Literal["learned", "rotary", "none"] = "learned",
-        activation: Literal["gelu", "gelu_tanh", "geglu", "swiglu"] = "gelu",
+        activation: Activation = "gelu",
         ffn: int | None = None,
         dropout: float = 0.1,
         eps: float = 1e-5,

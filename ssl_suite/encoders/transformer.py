@@ -10,6 +10,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.tensor_parallel import Columns, Plan, Rows
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.experts import Experts
+from ssl_suite.encoders.feed_forward import FeedForward
 from ssl_suite.encoders.masks import AttentionMask
 from ssl_suite.encoders.positions import BiasGate, RelativeBias, rotate
 from ssl_suite.encoders.sparse import BlockMask, band, big_bird, near
@@ -107,22 +108,6 @@ class Dropout(nn.Dropout):
         return x * (bits >= dropped - 2**15).to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
 
-class FeedForward(nn.Module):
-    """Two layers with a GELU, or the gated variants."""
-
-    def __init__(self, c: TrunkConfig) -> None:
-        super().__init__()
-        self.config = c
-        self.up = nn.Linear(c.dim, 2 * c.hidden if c.gated else c.hidden, c.bias)
-        self.down = nn.Linear(c.hidden, c.dim, c.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.config.activated(self.up(x)))
-
-    def matrices(self) -> dict[Tensor, int]:
-        return {self.up.weight: 2 if self.config.gated else 1, self.down.weight: 1}
-
-
 class Block(nn.Module):
     """Attention and feed-forward, each on a residual branch."""
 
@@ -130,7 +115,9 @@ class Block(nn.Module):
         super().__init__()
         self.pre = c.norm == "pre"
         self.attention = Attention(c)
-        self.feed_forward: nn.Module = Experts(c) if c.has_experts(layer) else FeedForward(c)
+        self.feed_forward: nn.Module = (
+            Experts(c) if c.has_experts(layer) else FeedForward(c.dim, c.hidden, c.activation, c.bias)
+        )
         self.norm1 = nn.Identity() if layer == 0 and c.normed else c.norm_layer()
         self.norm2 = c.norm_layer()
         self.dropout = Dropout(c.dropout)

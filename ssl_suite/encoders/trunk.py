@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
+from ssl_suite.encoders.feed_forward import GATES, Activation
 from ssl_suite.encoders.rms_norm import RMSNorm
 
 
@@ -24,7 +24,7 @@ class TrunkConfig:
         causal: position t sees positions ≤ t only.
         norm: pre (as GPT-2) or post (as BERT).
         positions: learned (added by `Embeddings`), rotary (RoFormer, arXiv:2104.09864) or none.
-        activation: gelu, gelu_tanh, geglu or swiglu (arXiv:2002.05202).
+        activation: of the feed-forward layer, see `FeedForward`.
         ffn: width of the feed-forward layer; default 4 · dim (8/3 · dim for the gated ones).
         dropout: of the residual branches; attention weights are not dropped, so that
             fused kernels serve on every device.
@@ -59,7 +59,7 @@ class TrunkConfig:
     causal: bool = False
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["learned", "rotary", "none"] = "learned"
-    activation: Literal["gelu", "gelu_tanh", "geglu", "swiglu"] = "gelu"
+    activation: Activation = "gelu"
     ffn: int | None = None
     dropout: float = 0.1
     eps: float = 1e-5
@@ -119,19 +119,12 @@ class TrunkConfig:
 
     @property
     def gated(self) -> bool:
-        return self.activation in ("geglu", "swiglu")
+        return self.activation in GATES
 
     @property
     def hidden(self) -> int:
         """Width of the feed-forward layer."""
         return self.ffn or (int(self.dim * 8 / 3) if self.gated else 4 * self.dim)
-
-    def activated(self, x: Tensor) -> Tensor:
-        """What the feed-forward layer makes of (…, hidden), or of (…, 2 · hidden) where it is gated."""
-        if self.gated:
-            gate, value = x.chunk(2, -1)
-            return (F.silu(gate) if self.activation == "swiglu" else F.gelu(gate)) * value
-        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
     def has_experts(self, layer: int) -> bool:
         return self.experts > 0 and (layer + 1) % self.experts_every == 0

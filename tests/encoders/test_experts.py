@@ -19,8 +19,9 @@ from ssl_suite.core.optim import Optim
 from ssl_suite.core.term import Term
 from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.experts import LOSSES, Experts
+from ssl_suite.encoders.feed_forward import FeedForward, activated
 from ssl_suite.encoders.text import TextEncoder
-from ssl_suite.encoders.transformer import FeedForward, Transformer
+from ssl_suite.encoders.transformer import Transformer
 from ssl_suite.encoders.trunk import TrunkConfig
 from ssl_suite.methods.any.data2vec import Data2Vec, Decoder
 from ssl_suite.methods.any.holes import Holes
@@ -60,7 +61,7 @@ def token_by_token(layer: Experts, x: Tensor, real: Tensor) -> tuple[Tensor, Ten
             first[e] += 1
             probabilities = probabilities + p
             z = z + logits.logsumexp(0) ** 2
-        hidden = c.activated(token @ layer.up[e])
+        hidden = activated(token @ layer.up[e], c.activation)
         rows.append(p[e] * (hidden @ layer.down[e]) if fits else torch.zeros_like(token))
     n = int(real.sum())
     balance = c.experts * ((first / n) * (probabilities / n)).sum()
@@ -116,7 +117,7 @@ def test_routing_and_losses_are_transformers_own() -> None:
 
 def test_one_expert_is_the_feed_forward_layer() -> None:
     c = shape(experts=1, capacity=9.0)
-    one, dense = Experts(c), FeedForward(shape(experts=0, bias=False))
+    one, dense = Experts(c), FeedForward(c.dim, c.hidden, c.activation, bias=False)
     dense.up.weight.data, dense.down.weight.data = one.up.data[0].T, one.down.data[0].T
     x = torch.randn(2, 5, 8)
     torch.testing.assert_close(one(x), dense(x))

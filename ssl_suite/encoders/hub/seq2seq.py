@@ -16,6 +16,7 @@ from ssl_suite.core.arguments import build, check_types
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.weights import load_strictly, write_weights
 from ssl_suite.encoders.encoder_decoder import EncoderDecoder
+from ssl_suite.encoders.feed_forward import GATES
 from ssl_suite.encoders.hub.families import Counterpart, Names
 from ssl_suite.encoders.hub.files import check_expected, check_taken, check_there, read_tensors, tell_left
 from ssl_suite.encoders.hub.tokenizer import read_tokenizer, role_token, table_size, write_tokenizer
@@ -178,7 +179,7 @@ def _tensors(part: str, name: str, family: Seq2SeqFamily, activation: str) -> It
         yield from (("attention.qkv", (q, k, v)), ("attention.out", (out,)))
     elif part == "cross":
         yield from (("cross.q", (q,)), ("cross.kv", (k, v)), ("cross.out", (out,)))
-    elif part == "feed_forward.up" and activation.startswith("geglu"):
+    elif part == "feed_forward.up" and activation in GATES:
         yield part, tuple(f"{name}{end}" for end in family.gated)
     else:
         yield part, (name,)
