@@ -45,6 +45,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "RobertaModel": ("Roberta", BERT_LIKE),
     "AlbertForMaskedLM": ("Albert", BERT_LIKE | {"embedding_size": 8}),
     "AlbertForPreTraining": ("Albert", BERT_LIKE | {"embedding_size": 16, "hidden_act": "gelu"}),
+    "BigBirdForMaskedLM": ("BigBird", BERT_LIKE | {"block_size": 2, "num_random_blocks": 1}),
+    "BigBirdForPreTraining": ("BigBird", BERT_LIKE | {"block_size": 2, "hidden_act": "gelu"}),
+    "BigBirdModel": ("BigBird", BERT_LIKE),
     "ElectraForMaskedLM": ("Electra", BERT_LIKE | {"embedding_size": 8}),
     "ElectraForPreTraining": ("Electra", BERT_LIKE | {"embedding_size": 16}),
     "ElectraModel": ("Electra", BERT_LIKE | {"embedding_size": 8}),
@@ -57,7 +60,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def tokenizer_for(family: str) -> Tokenizer:
     """A small tokenizer with the special tokens the family has."""
-    if family in ("Bert", "Albert", "Electra", "ModernBert"):
+    if family in ("Bert", "Albert", "BigBird", "Electra", "ModernBert"):
         return train_tokenizer(TEXTS, "wordpiece", 60)
     text = train_tokenizer(TEXTS, "byte").to_str()
     names = {"[CLS]": "<s>", "[UNK]": "<pad>", "[SEP]": "</s>", "[PAD]": "<unk>", "[MASK]": "<mask>"}
@@ -238,6 +241,7 @@ OWN: dict[str, tuple[dict[str, Any], str, str]] = {
     "bert with segments": ({"norm": "post", "segments": 2, "eps": 1e-12, "activation": "gelu_tanh"}, "byte", "bert"),
     "albert": ({"norm": "post", "shared": True, "embedding_dim": 8, "ffn": 40}, "wordpiece", "albert"),
     "electra": ({"norm": "post", "embedding_dim": 8}, "wordpiece", "electra"),
+    "big bird": ({"norm": "post", "attention": "blocks", "window": 8}, "wordpiece", "big_bird"),
     "gpt": ({"causal": True, "activation": "gelu_tanh", "pool": "last"}, "bpe", "gpt2"),
 }
 
@@ -295,6 +299,7 @@ INEXPRESSIBLE: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "gpt": ({"causal": True, "positions": "rotary", "activation": "swiglu"}, None, "gpt2 .*positions: rotary.*swiglu"),
     "albert": ({"norm": "post", "shared": True}, None, "albert .*embedding_dim: None"),
     "roberta": ({"norm": "post", "activation": "gelu_tanh"}, "roberta", "roberta .*activation: gelu_tanh"),
+    "big_bird": ({"norm": "post", "attention": "local"}, "big_bird", r"big_bird .*encoder: attention: local\.$"),
     "electra": ({"norm": "post", "shared": True, "embedding_dim": 8}, "electra", "electra .*shared: True"),
 }
 

@@ -18,6 +18,7 @@ from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 from ssl_suite.encoders.hub.families import (
     ALBERT,
     BERT,
+    BIG_BIRD,
     ELECTRA,
     FAMILIES,
     GPT2,
@@ -47,7 +48,7 @@ def export_encoder(encoder: Encoder, folder: Path, family: str | None = None) ->
     Args:
         encoder: one that one of the `FAMILIES`, `SEQ2SEQ_FAMILIES` or `SPEECH_FAMILIES` can express.
         folder: to write; must be new or empty.
-        family: bert, roberta, albert, electra, modernbert or gpt2; t5 or bart; wav2vec2, hubert, wavlm or
+        family: bert, roberta, albert, big_bird, electra, modernbert or gpt2; t5 or bart; wav2vec2, hubert, wavlm or
             data2vec-audio; by default what the encoder looks like.
 
     Returns:
@@ -105,8 +106,8 @@ def family_of(encoder: TextEncoder) -> Family:
     config = encoder.trunk.config
     if config.causal:
         return GPT2
-    if config.attention == "local":
-        return MODERNBERT
+    if config.attention != "full":
+        return MODERNBERT if config.attention == "local" else BIG_BIRD
     if config.shared:
         return ALBERT
     if encoder.project is not None or "discriminator.dense.weight" in encoder.heads:
@@ -120,7 +121,9 @@ def check_expressible(encoder: TextEncoder, family: Family) -> None:
     trunk = encoder.trunk.config
     has = vars(trunk) | {"embedding_norm": not isinstance(encoder.embedding_norm, nn.Identity)}
     wanted = PLAIN | {"embedding_norm": trunk.norm == "post"} | family.fixed
-    wrong = [f"{k}: {has[k]} (not {v})" for k, v in wanted.items() if has[k] != v]
+    wrong = [f"{k}: {has[k]} (not {v})" for k, v in wanted.items() if has[k] != v and k not in family.keys]
+    if family is BIG_BIRD and trunk.attention == "local":
+        wrong.append("attention: local")
     activations = [family.activation] if family.activation else ACTIVATIONS
     if "activation" not in family.fixed and trunk.activation not in activations:
         wrong.append(f"activation: {trunk.activation}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssl_suite.encoders.hub.big_bird import flat_big_bird, nested_big_bird
 from ssl_suite.encoders.hub.modernbert import flat_modernbert, nested_modernbert
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_python": "gelu"}
@@ -233,6 +234,35 @@ ALBERT = Family(
     mapped=True,
 )
 
+BIG_BIRD = replace(
+    BERT,
+    model_type="big_bird",
+    keys=BERT_KEYS
+    | {
+        "vocab_size": ("vocab_size", 50358),
+        "max_length": ("max_position_embeddings", 4096),
+        "activation": ("hidden_act", "gelu_new"),
+        "attention": ("attention_type", "blocks"),
+        "window": ("block_size", 64),
+        "random_blocks": ("num_random_blocks", 3),
+    },
+    expected=BERT_EXPECTED | {"use_bias": True, "rescale_embeddings": False},
+    heads={
+        "head": BERT.heads["head"],
+        "pair_head": {"dense": "pooler", "out": "cls.seq_relationship"},
+        "pooler": {"dense": "pooler"},
+    },
+    architectures=(("pair_head", "BigBirdForPreTraining"), ("head", "BigBirdForMaskedLM"), ("", "BigBirdModel")),
+    flat=flat_big_bird,
+    nested=nested_big_bird,
+)
+"""States are transformers' own (1e-4) under full attention and of rows of at most 5 + r blocks.
+
+Of longer rows they are where the r drawn blocks are the same, and these cannot be: transformers draws by numpy's
+generator while it trains, others at each length, and reads the first block r times more instead when it does not. Its
+last block, which all read, is the batch's, ours each row's own; and it reads rows of up to 5 + 2r blocks in full.
+"""
+
 ELECTRA = Family(
     model_type="electra",
     prefix="electra.",
@@ -364,6 +394,6 @@ MODERNBERT = Family(
 )
 """Its first block has no norm before the attention: that of the embeddings stands for it."""
 
-FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ALBERT, ELECTRA, GPT2, MODERNBERT)}
+FAMILIES = {family.model_type: family for family in (BERT, ROBERTA, ALBERT, BIG_BIRD, ELECTRA, GPT2, MODERNBERT)}
 POSITIONS_BEFORE = "positions.before"
 """Rows of RoBERTa's position table that no token uses: kept with the heads, so that a file comes back whole."""
