@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_suite.core.random import uniform
+from ssl_suite.encoders.block_attention import block_attention, fits
 from ssl_suite.encoders.masks import AttentionMask
 
 
@@ -37,7 +38,15 @@ class BlockMask:
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of (B, H, T, d) queries, keys and values, T ≤ N·b → (B, H, T, d)."""
         n, t = self.keys.shape[2], q.shape[2]
-        q, k, v = (F.pad(x, (0, 0, 0, n * self.size - t)).unflatten(2, (n, -1)) for x in (q, k, v))  # (B, H, N, b, d)
+        missing = n * self.size - t
+        q, k, v = (F.pad(x, (0, 0, 0, missing)) if missing else x for x in (q, k, v))
+        q, k, v = (x.unflatten(2, (n, -1)) for x in (q, k, v))  # (B, H, N, b, d)
+        if fits(q):
+            whole = self._seen_by_ends(len(q), t)
+            if missing and self.ends is not None:
+                there = torch.ones(1, 1, 1, t, dtype=torch.bool, device=q.device) if whole is None else whole
+                whole = F.pad(there, (0, missing))
+            return block_attention(q, k, v, self.keys, self.seen, self.ends, whole).flatten(2, 3)[:, :, :t]
         seen = None if self.seen is None else self.seen.expand(-1, q.shape[1], -1, -1, -1).flatten(1, 2)
         chosen = self._places(q)
         read = (x.flatten(0, 2).flatten(1).index_select(0, chosen).view(*q.shape[:3], -1, x.shape[-1]) for x in (k, v))
@@ -59,15 +68,22 @@ class BlockMask:
         ends = self.ends.expand(len(q), -1)
         rows = torch.arange(len(q), device=q.device)[:, None]
         queries = q.transpose(1, 2)[rows, ends].transpose(1, 2)  # (B, H, 2, b, d)
-        at = (ends[..., None] * self.size + torch.arange(self.size, device=q.device)).flatten(1)  # (B, 2·b)
         keys, values = (x.flatten(2, 3)[:, :, :t] for x in (k, v))
-        mask = self.row.rows(at.clamp(max=t - 1))
+        mask = self._seen_by_ends(len(q), t)
         z = F.scaled_dot_product_attention(queries.flatten(2, 3), keys, values, attn_mask=mask).view_as(queries)
         block = torch.arange(q.shape[2], device=q.device)
         for i in range(2):
             here = (block == ends[:, i, None])[:, None, :, None, None]
             y = torch.where(here, z[:, :, i, None], y)
         return y
+
+    def _seen_by_ends(self, rows: int, t: int) -> Tensor | None:
+        """(B or 1, 1, 2·b or 1, t) what, in so many rows, the queries of the `ends` see; None for all."""
+        if self.ends is None:
+            return None
+        ends = self.ends.expand(rows, -1)
+        at = (ends[..., None] * self.size + torch.arange(self.size, device=ends.device)).flatten(1)  # (B, 2·b)
+        return self.row.rows(at.clamp(max=t - 1))
 
 
 def band(whole: Tensor | None, places: Tensor, reach: int) -> Tensor:
