@@ -78,37 +78,40 @@ def described(model: TrainModule, settings: Any, options: Any) -> list[str]:
 def table(model: TrainModule, length: int | None, days: float | None, settings: Any, options: Any) -> list[str]:
     """Memory a GPU by their number and the way they share the model; what fits has a star."""
     from ssl_suite.core.flops import PEAK
-    from ssl_suite.core.plan import SCHEMES, activation_bytes, memory, sizes
+    from ssl_suite.core.plan import SCHEMES, activation_bytes, experts, memory, sizes
 
     mixed = "16" in str(settings.trainer.precision or "32")
-    ways = {(scheme, 1): sizes(model) for scheme in SCHEMES}
+    ways = {scheme: (scheme, 1, sizes(model)) for scheme in SCHEMES}
     for size in GROUPS:
         try:
-            ways["ZeRO-3", size] = sizes(model, size)
+            ways[f"tensor {size}"] = "ZeRO-3", size, sizes(model, size)
         except UserError:
             break
-    names = [scheme if size == 1 else f"tensor {size}" for scheme, size in ways]
+    if most := experts(model):
+        ways["experts"] = "ZeRO-3", 1, sizes(model, expert_parallel=True)
     fits: dict[str, int] = {}
     rows = []
     for gpus in GPUS:
         cells = []
-        for name, ((scheme, size), s) in zip(names, ways.items(), strict=True):
+        for name, (scheme, size, s) in ways.items():
             encoder = next(iter(model.encoders.values()))
             active = options.rows * activation_bytes(encoder, length, size, mixed) if length else 0.0
-            taken = memory(s, scheme, gpus // size, active).total / 2**30 if gpus >= size else None
+            can = gpus >= size and (name != "experts" or most % gpus == 0)
+            taken = memory(s, scheme, gpus // size, active).total / 2**30 if can else None
             fit = taken is not None and taken <= options.memory
             if fit:
                 fits.setdefault(name, gpus)
             cells.append("–" if taken is None else f"{taken:,.1f}{'*' if fit else ' '}")
         took = "" if days is None else f"{days / (gpus * PEAK[options.gpu] * options.mfu):,.3g}"
         rows.append([str(gpus), *cells, took])
-    head = ["GPUs", *names, "days" if days is not None else ""]
+    head = ["GPUs", *ways, "days" if days is not None else ""]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     made = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
-    found = ", ".join(f"{name} from {fits[name]}" if name in fits else f"{name} never" for name in names)
+    found = ", ".join(f"{name} from {fits[name]}" if name in fits else f"{name} never" for name in ways)
     return [
         f"GiB a GPU{f', {options.rows} row(s) at a time' if length else ', without activations'}; * fits "
         f"{options.memory:g}; tensor N: Megatron over N, ZeRO-3 over the rest"
+        + ("; experts: spread, the rest by ZeRO-3" if most else "")
         + (f"; days at {options.mfu:.0%} of {options.gpu}" if days is not None else ""),
         *made,
         f"fits: {found}",

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ssl_suite.core.encoder import Encoder
+from ssl_suite.core.expert_parallel import ExpertLayer
 from ssl_suite.core.method import Method
 from ssl_suite.core.module import TrainModule
 from ssl_suite.core.muon import hidden_matrices
@@ -33,7 +34,7 @@ class Sizes:
         weights: all of them, teachers too.
         learned: those with a gradient.
         states: numbers an optimizer keeps of the latter.
-        block: the learned ones of the largest block.
+        block: the learned ones of the largest block that are gathered: all but experts that are spread.
         root: the learned ones outside blocks.
     """
 
@@ -78,8 +79,14 @@ def on_meta(make: Callable[[], TrainModule]) -> TrainModule:
         return make()
 
 
-def sizes(model: TrainModule, tensor_parallel: int = 1) -> Sizes:
-    """Counts a model's numbers on one rank of a tensor-parallel group.
+def experts(model: TrainModule) -> int:
+    """Over so many processes or fewer its experts can be spread; 0: it has none."""
+    layers = [m for m in model.modules() if isinstance(m, ExpertLayer)]
+    return min((len(layer.expert_weights()[0]) for layer in layers), default=0)
+
+
+def sizes(model: TrainModule, tensor_parallel: int = 1, expert_parallel: bool = False) -> Sizes:
+    """Counts a model's numbers on one rank of a tensor-parallel group, or of those over which experts are spread.
 
     Raises:
         UserError: it cannot be cut over so many.
@@ -90,7 +97,9 @@ def sizes(model: TrainModule, tensor_parallel: int = 1) -> Sizes:
     learned = {p: n for p, n in counts.items() if p.requires_grad}
     hidden = hidden_matrices(model) if model.optim.name == "muon" else {}
     blocks = [b for m in model.modules() if isinstance(m, Encoder) for b in m.blocks()]
-    of_blocks = [sum(learned.get(p, 0) for p in block.parameters()) for block in blocks]
+    layers = [m for m in model.modules() if isinstance(m, ExpertLayer)] if expert_parallel else []
+    away = {p for layer in layers for p in layer.expert_weights()}
+    of_blocks = [sum(learned.get(p, 0) for p in block.parameters() if p not in away) for block in blocks]
     inside = {p for block in blocks for p in block.parameters()}
     return Sizes(
         sum(counts.values()),

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.expert_parallel import ExpertLayer
 from ssl_suite.core.tensor_parallel import cut, on_parts, placement_beside, run_on_parts
 
 if TYPE_CHECKING:
@@ -35,13 +36,17 @@ class FSDP2(ModelParallelStrategy):
             Optimizer states are always its own part only.
         tensor_parallel: neighbouring ranks that share each matrix and read the same rows (Megatron); the others are
             data-parallel over that.
+        expert_parallel: whether the experts are spread over all ranks, and tokens sent to theirs (Switch Transformer);
+            their weights are neither gathered nor averaged.
     """
 
-    def __init__(self, zero: Zero = 3, tensor_parallel: int = 1) -> None:
+    def __init__(self, zero: Zero = 3, tensor_parallel: int = 1, expert_parallel: bool = False) -> None:
         within("zero", zero, low=1, high=3, whole=True)
         within("tensor_parallel", tensor_parallel, low=1, whole=True)
+        if expert_parallel and tensor_parallel > 1:
+            raise UserError("expert_parallel spreads experts over all processes; leave tensor_parallel 1, or it false.")
         super().__init__(tensor_parallel_size=tensor_parallel, save_distributed_checkpoint=False)
-        self.zero, self.tensor_parallel = zero, tensor_parallel
+        self.zero, self.tensor_parallel, self.expert_parallel = zero, tensor_parallel, expert_parallel
 
     def setup_environment(self) -> None:
         ranks = self.num_nodes * self.num_processes
@@ -94,10 +99,13 @@ def shard(module: TrainModule, strategy: FSDP2) -> None:
         torch.distributed.broadcast(parameter.data, 0)
     blocks = [b for m in module.modules() if isinstance(m, Encoder) for b in m.blocks()]
     inside = {m for block in blocks for m in block.modules()}
+    layers = expert_layers(module) if strategy.expert_parallel else []
     if plan:
         cut(module, tensor, plan)
     if data.size() > 1 or not plan:
         options: dict[str, Any] = {"reshard_after_forward": strategy.zero == 3}
+        if layers:
+            options |= {"mesh": data, "ignored_params": {p for layer in layers for p in layer.spread(data)}}
         if plan:
             options |= {"mesh": data, "shard_placement_fn": placement_beside}
         for block in blocks:
@@ -105,14 +113,25 @@ def shard(module: TrainModule, strategy: FSDP2) -> None:
         name = type(module).__name__
         fully_shard(module, **options)
         type(module).__name__ = name  # which messages and provenance tell
-    if plan:
-        for block in blocks:
-            run_on_parts(block)
+    for part in [*(blocks if plan else []), *layers]:
+        run_on_parts(part)
     for step in STEPS:
         if plan:
             setattr(module, step, on_parts(getattr(module, step), [m for m in module.modules() if m not in inside]))
         if isinstance(module, FSDPModule):
             register_fsdp_forward_method(module, step)
+
+
+def expert_layers(module: nn.Module) -> list[ExpertLayer]:
+    """Its layers of experts.
+
+    Raises:
+        UserError: there are none.
+    """
+    layers = [m for m in module.modules() if isinstance(m, ExpertLayer)]
+    if not layers:
+        raise UserError("expert_parallel spreads experts; this model has none: take configs/trainer/fsdp.yaml.")
+    return layers
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -50,6 +50,13 @@ class Part:
             torch.distributed.all_reduce(x, how, group=self.group)
         return x
 
+    def gather(self, x: Tensor) -> Tensor:
+        """(size, …) what each process of the group has; no gradient."""
+        parts = [torch.empty_like(x) for _ in range(self.size)]
+        if self.size > 1:
+            torch.distributed.all_gather(parts, x.contiguous(), group=self.group)
+        return torch.stack(parts) if self.size > 1 else x[None]
+
     def enter(self, x: Tensor) -> Tensor:
         """The paper's f: what all have alike goes into parts; its gradient is the sum of theirs."""
         return _Enter.apply(x, self) if self.size > 1 else x

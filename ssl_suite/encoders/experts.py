@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_suite.core.expert_parallel import ExpertLayer, Journey, averaged, inverse
 from ssl_suite.core.term import Term
 from ssl_suite.encoders.feed_forward import activated
 from ssl_suite.encoders.trunk import TrunkConfig
@@ -43,13 +44,15 @@ class Routing:
     losses: dict[str, Term]
 
 
-class Experts(nn.Module):
+class Experts(ExpertLayer):
     """E gated-by-a-router copies of a feed-forward layer, without biases.
 
     Losses are means over the tokens of a layer, and sums over layers: the balance α·E·Σ f·P of equation 4, f the share
     of tokens whose first choice an expert is, whether it had room or not; and the router's z-loss (arXiv:2202.08906,
-    equation 5).
+    equation 5). Where the experts are spread over processes, tokens are those of all of them.
     """
+
+    of_experts = ("up", "down")
 
     def __init__(self, c: TrunkConfig) -> None:
         super().__init__()
@@ -74,16 +77,29 @@ class Experts(nn.Module):
             for name, term in routing.losses.items():
                 before = losses.get(name, Term(torch.zeros_like(term.sum), 1.0))
                 losses[name] = Term(before.sum + term.sum, 1.0, term.scale)
-        place = torch.empty_like(routing.order).scatter_(0, routing.order, torch.arange(len(tokens), device=x.device))
-        y = self.compute(tokens.index_select(0, routing.order), routing.ends).index_select(0, place)
+        if self.part.size > 1:
+            y = self.compute_abroad(tokens, routing)
+        else:
+            y = self.compute(tokens.index_select(0, routing.order), routing.ends)
+            y = y.index_select(0, inverse(routing.order))
         return (y * (routing.gate * routing.taken).to(y.dtype)[:, None]).view(*x.shape[:-1], -1)
 
     def compute(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """(N, D) sorted by expert → (N, D)."""
         device = tokens.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
-        hidden = F.grouped_mm(tokens.to(dtype), self.up.to(dtype), offs=ends)
-        return F.grouped_mm(activated(hidden, self.config.activation), self.down.to(dtype), offs=ends)
+        up, down = (averaged(weight.to(dtype), self.part) for weight in (self.up, self.down))
+        hidden = F.grouped_mm(tokens.to(dtype), up, offs=ends)
+        return F.grouped_mm(activated(hidden, self.config.activation), down, offs=ends)
+
+    def compute_abroad(self, tokens: Tensor, routing: Routing) -> Tensor:
+        """(N, D) → (N, D) by the processes that hold the experts; tokens without room stay, as zeros."""
+        leaving = routing.order[routing.taken[routing.order]]
+        expert = torch.arange(self.config.experts, device=tokens.device)
+        counts = (routing.expert[leaving][:, None] == expert).sum(0)
+        journey = Journey(counts, self.part)
+        y = journey.back(self.compute(journey.out(tokens.index_select(0, leaving)), journey.ends))
+        return torch.zeros_like(tokens, dtype=y.dtype).index_copy(0, leaving, y)
 
     def route(self, tokens: Tensor, real: Tensor | None) -> Routing:
         """Sends (N, D) tokens to their experts; logits and softmax in float32, whatever the precision (section 2.4)."""
@@ -96,20 +112,23 @@ class Experts(nn.Module):
         probabilities = logits.softmax(-1)
         gate, expert = probabilities.max(-1)
         counted = torch.ones(n, device=x.device) if real is None else real.float()
-        total = counted.sum().clamp(min=1)
         chosen = (expert[:, None] == torch.arange(c.experts, device=x.device)).float()  # (N, E)
-        first = (chosen * counted[:, None]).sum(0) / total  # f, the share of each expert
-        mean = (probabilities * counted[:, None]).sum(0) / total  # P
+        firsts = self.part.gather((chosen * counted[:, None]).sum(0))  # (processes, E)
+        total = firsts.sum().clamp(min=1)
+        first = firsts.sum(0) / total  # f, the share of each expert
         taken = torch.ones(n, dtype=torch.bool, device=x.device)
         if self.training:
             capacity = (total * c.capacity / c.experts).floor().clamp(min=LEAST_CAPACITY)
-            before = (chosen * counted[:, None]).cumsum(0).gather(1, expert[:, None])[:, 0]  # itself among them
+            before = (chosen * counted[:, None]).cumsum(0) + firsts[: self.part.rank].sum(0)
+            before = before.gather(1, expert[:, None])[:, 0]  # tokens of its expert up to it
             taken = (before <= capacity) | (counted == 0)
-        z = (logits.logsumexp(-1).square() * counted).sum() / total
-        full = ((~taken).float() * counted).sum() / total
+        squares = logits.logsumexp(-1, keepdim=True).square()
+        sums = (torch.cat([probabilities, squares], 1) * counted[:, None]).sum(0)  # (E + 1,)
+        mean, z = (self.part.enter(self.part.leave(sums)) / total).split([c.experts, 1])  # P, and that of the z-loss
+        full = self.part.sum(((~taken).float() * counted).sum()) / total
         losses = {
             "expert_balance": Term(c.experts * (first * mean).sum(), 1.0, c.balance),
-            "router_z": Term(z, 1.0, c.router_z),
+            "router_z": Term(z.sum(), 1.0, c.router_z),
             "dropped_tokens": Term(full / c.expert_layers, 1.0, 0.0),
             "busiest_expert": Term(c.experts * first.amax() / c.expert_layers, 1.0, 0.0),
         }

@@ -45,4 +45,6 @@ def test_cudnn_tries_its_kernels_for_inputs_of_one_size_alone(capsys: pytest.Cap
 
 def test_matrices_are_shared_by_the_groups_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     strategy = printed(capsys, "text/bert.yaml", "trainer/tensor_parallel.yaml")["trainer"]["strategy"]
-    assert strategy["init_args"] == {"zero": 3, "tensor_parallel": 2}
+    assert strategy["init_args"] == {"zero": 3, "tensor_parallel": 2, "expert_parallel": False}
+    strategy = printed(capsys, "text/switch.yaml", "trainer/expert_parallel.yaml")["trainer"]["strategy"]
+    assert strategy["init_args"] == {"zero": 3, "tensor_parallel": 1, "expert_parallel": True}
