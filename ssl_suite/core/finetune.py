@@ -23,6 +23,7 @@ from ssl_suite.core.outcomes import Example
 from ssl_suite.core.readout import Readout
 from ssl_suite.core.sharding import FSDP2
 from ssl_suite.core.task import Task
+from ssl_suite.core.tensor_parallel import Plan
 
 
 class Finetune(Evaluation):
@@ -146,6 +147,10 @@ class Finetune(Evaluation):
         if self.mode == "probe" and isinstance(self.trainer.strategy, FSDP2):
             raise UserError("A probe trains only a head, which needs no sharding; take configs/trainer/ddp.yaml.")
         super().configure_model()
+
+    def tensor_plan(self, size: int) -> Plan:
+        """The encoder is cut; readout and head stay whole."""
+        return {f"encoder.{name}": style for name, style in self.encoder.tensor_plan(size).items()}
 
     @torch.no_grad()
     def _select(self, batch: Batch) -> Encoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiny import QUIET, tiny_text_encoder
 from torch.distributed.tensor import DTensor
 
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.finetune import Finetune
 from ssl_suite.core.load import load_encoder
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.sharding import FSDP2
@@ -23,11 +25,12 @@ from ssl_suite.data.text.text import Text
 from ssl_suite.methods.image.byol import BYOL
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.masked_lm import MaskedLM
+from ssl_suite.tasks.classify import Classify
 
 from test_distributed import Flat  # isort: skip
 
 BATCH, STEPS = 4, 3
-NAMES = ["MaskedLM", "CausalLM"]
+NAMES = ["MaskedLM", "CausalLM", "Finetune"]
 
 
 def method(name: str, dropout: float, seed: int = 0) -> Any:
@@ -39,7 +42,19 @@ def method(name: str, dropout: float, seed: int = 0) -> Any:
     encoder = tiny_text_encoder(
         vocab_size=264, dropout=dropout, causal=True, positions="rotary", activation="swiglu", ffn=24
     )
+    if name == "Finetune":  # an encoder in parts under a head that every process has whole
+        optim = Optim("adamw", 1e-2, weight_decay=0.1, layer_decay=0.8)
+        return Finetune(encoder, Classify(), "weighted_sum", "finetune", optim=optim)
     return CausalLM(encoder, Optim("muon", 1e-2, weight_decay=0.1))
+
+
+def labelled(source: str) -> str:
+    """The lines of a file, and whether each is about a dog."""
+    path = Path(source).with_name("labelled.jsonl")
+    if not path.exists():
+        lines = Path(source).read_text().splitlines()
+        path.write_text("\n".join(json.dumps({"text": line, "label": str("dog" in line)}) for line in lines))
+    return str(path)
 
 
 def dropout(data: int) -> float:
@@ -61,7 +76,8 @@ def fit(
     """Ranks but the first start from weights that do not count."""
     os.environ["PL_GLOBAL_SEED"] = "0"
     world, losses = data * tensor, Losses()
-    module = Text(source, batch_size=BATCH // data, tokenizer="byte", max_length=32)
+    options: dict[str, Any] = {"batch_size": BATCH // data, "tokenizer": "byte", "max_length": 32}
+    module = Text(labelled(source) if name == "Finetune" else source, **options)
     trainer = pl.Trainer(
         accelerator="cpu", devices=world, max_steps=STEPS, default_root_dir=folder, gradient_clip_val=0.5,
         strategy=FSDP2(tensor_parallel=tensor) if world > 1 else "auto",
@@ -72,6 +88,7 @@ def fit(
         **QUIET,
     )  # fmt: skip
     model = method(name, dropout, int(os.environ.get("LOCAL_RANK", 0)))
+    torch.manual_seed(0)  # as several processes begin again, before a head is drawn
     trainer.fit(model, module, ckpt_path=folder / "step1.ckpt" if resume else None, weights_only=True)
     return model, losses.seen, float(trainer.callback_metrics["val/loss"])
 
@@ -99,6 +116,7 @@ def shared(
 ) -> tuple[Path, int, int]:
     data, tensor = request.param
     folder = tmp_path_factory.mktemp("tensor")
+    labelled(text_file)  # written before several processes ask for it
     run_processes(worker, data * tensor, str(folder), text_file, data, tensor, seconds=400)
     return folder, data, tensor
 
@@ -116,7 +134,7 @@ def test_processes_that_share_matrices_learn_what_one_learns(
     curve = torch.tensor([f["losses"] for f in found[::tensor]]).mean(0)  # each rank's is its share of the whole
     torch.testing.assert_close(curve, torch.tensor(losses), atol=1e-5, rtol=0)
     assert found[0]["val"] == pytest.approx(validation, abs=1e-5)
-    mine, theirs = load_encoder(tmp_path / "encoder"), load_encoder(folder / name / "encoder")
+    mine, theirs = (load_encoder(at / f"step{STEPS}.ckpt") for at in (tmp_path, folder / name))
     ours = torch.load(folder / name / f"step{STEPS}.ckpt", weights_only=True)["state_dict"]
     for one, two in [
         (mine.state_dict(), theirs.state_dict()),
