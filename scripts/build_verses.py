@@ -3,9 +3,9 @@
     python scripts/build_verses.py OUT [--languages en zh] [--cache DIR]
 
 OUT/{train,validation,test}.parquet hold a verse in one language a row, and no verse is in two of them; OUT/share-4 and
-OUT/share-16 a fourth and a sixteenth of the training verses; OUT/pairs the test verses of two languages a TSV, as
-`ssl-suite analyze alignment` reads them. The package is CC BY-SA 4.0, its translations may have terms of their own
-(its readme, copied to OUT, names them): make it for yourself, do not pass it on. It takes npm.
+OUT/share-16 a fourth and a sixteenth of the training verses; OUT/pairs the test verses of up to 200 characters in two
+languages a TSV, as `ssl-suite analyze alignment` reads them. The package is CC BY-SA 4.0, its translations may have
+terms of their own (its readme, copied to OUT, names them): make it for yourself, do not pass it on. It takes npm.
 """
 
 import argparse
@@ -37,6 +37,8 @@ HASHES = {
 """Language → sha256 of its file."""
 SHARES = (4, 16)
 """One training verse in so many, for runs on less text; the fewer are among the more."""
+LONGEST = 200
+"""Characters of a verse in a list of pairs, which small encoders read whole."""
 
 
 def verses(package: Path, language: str) -> dict[str, str]:
@@ -73,9 +75,10 @@ def share(rows: list[sources.Row], of: int) -> list[sources.Row]:
 
 
 def pairs(rows: list[sources.Row], one: str, other: str) -> str:
-    """A TSV of the verses of two languages."""
+    """A TSV of the verses of two languages that are not long."""
     texts = {(row["verse"], row["language"]): row["text"] for row in rows}
-    lines = [f"{texts[v, one]}\t{texts[v, other]}" for v in dict.fromkeys(row["verse"] for row in rows)]
+    both = [(texts[verse, one], texts[verse, other]) for verse in dict.fromkeys(row["verse"] for row in rows)]
+    lines = ["\t".join(pair) for pair in both if max(map(len, pair)) <= LONGEST]
     return "\n".join([f"# {one}, {other}: verses of {PACKAGE}", *lines, ""])
 
 

@@ -46,7 +46,9 @@ def grown(
             raise UserError(
                 f"amounts: a number above 0 and its options each ({{350: {{data.train: X}}}}), not {amount!r}."
             )
-    runs = {a: pretrained(recipe, options | amounts[a], seeds, out / f"amount-{a:g}", through) for a in sorted(amounts)}
+    runs = {
+        a: pretrained(recipe, options | amounts[a], seeds, out / f"amount-{a:.10g}", through) for a in sorted(amounts)
+    }
     untrained = [run / "checkpoints" / "step-0.ckpt" for run in runs[max(runs)]]
     return {str(path): a for a, paths in {0: untrained, **runs}.items() for path in paths}
 

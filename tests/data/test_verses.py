@@ -54,7 +54,8 @@ def test_a_smaller_share_is_part_of_a_greater_and_pairs_are_translations(build: 
     few, some = ({row["id"] for row in build.share(made["train"], of)} for of in (16, 4))
     assert few < some < {row["id"] for row in made["train"]}
     assert {name.removesuffix("-en").removesuffix("-zh") for name in few} == {n[:-3] for n in few if n.endswith("en")}
-    lines = build.pairs(made["test"], "en", "zh").splitlines()
+    long = [{"verse": "9:9", "language": language, "text": language * 101} for language in LANGUAGES]
+    lines = build.pairs([*made["test"], *long], "en", "zh").splitlines()
     assert len(lines) == 1 + len(made["test"]) // 2
     assert all(one.split()[1:] == other.split()[1:] for one, other in (line.split("\t") for line in lines[1:]))
 
