@@ -64,6 +64,8 @@ def zero_shot(
             run = Tuning(task.recipe, {**options, "data.source": train[language]})
             folder = out / slug(f"{name} {shared['train']}") / f"seed-{seed}"
             rows += [shared | row for row in tested(run, source, seed, folder, test, through)]
+    if not rows:
+        raise UserError("No test gave a result; a run that is cut short, as by trainer.limit_val_batches, gives none.")
     return Findings(
         "zero-shot",
         "Does a task learned in one language carry over to others?",
