@@ -86,8 +86,11 @@ class Experts(ExpertLayer):
 
     def compute(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """(N, D) sorted by expert → (N, D)."""
-        device = tokens.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
+        device, dtype = tokens.device.type, tokens.dtype
+        if tokens.is_meta:
+            dtype = torch.bfloat16  # the one that the product has there, where plans are made
+        elif torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
         up, down = (averaged(weight.to(dtype), self.part) for weight in (self.up, self.down))
         hidden = F.grouped_mm(tokens.to(dtype), up, offs=ends)
         return F.grouped_mm(activated(hidden, self.config.activation), down, offs=ends)
@@ -107,7 +110,7 @@ class Experts(ExpertLayer):
         x = tokens.float()
         if self.training and c.router_jitter:
             x = x * torch.empty_like(x).uniform_(1 - c.router_jitter, 1 + c.router_jitter)
-        with torch.autocast(tokens.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             logits = F.linear(x, self.router.weight.float())  # (N, E)
         probabilities = logits.softmax(-1)
         gate, expert = probabilities.max(-1)

@@ -20,7 +20,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.expert_parallel import ExpertLayer
 from ssl_suite.core.load import load_encoder
 from ssl_suite.core.optim import Optim
-from ssl_suite.core.plan import memory, on_meta, sizes
+from ssl_suite.core.plan import memory, on_meta, row_flops, sizes
 from ssl_suite.core.sharding import FSDP2, expert_layers
 from ssl_suite.core.tensor_parallel import run_on_parts
 from ssl_suite.core.term import Term
@@ -174,6 +174,12 @@ def test_plan_counts_what_a_rank_holds(spread: Path) -> None:
     assert whole.block == sum(block)
     assert s.block == max(sum(block) - experts, sum(p.numel() for p in model.encoder.trunk.blocks[0].parameters()))
     assert memory(whole, "ZeRO-3", WORLD).gathered > plan.gathered
+
+
+def test_flops_are_those_of_the_meta_device() -> None:
+    planned, counted = row_flops(on_meta(method), 32), row_flops(method(), 32)
+    assert planned is not None
+    assert planned - 3 * 2 * 4 * 32**2 * 16 == counted  # the counter does not know attention's scores on a CPU
 
 
 def test_what_cannot_be_spread_says_so() -> None:
