@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -23,3 +24,9 @@ def run_processes(worker: Callable[..., None], world: int, *arguments: Any, seco
             for process in context.processes:
                 process.kill()
             pytest.fail(f"{world} processes did not come to an end")
+
+
+def leave() -> None:
+    """Ends this process once all have come so far; gloo's own end has crashed one of four (torch 2.14)."""
+    torch.distributed.barrier()
+    os._exit(0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from processes import run_processes
+from processes import leave, run_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from tiny import QUIET, tiny_text_encoder
@@ -113,7 +113,7 @@ def worker(rank: int, port: int, folder: str, source: str) -> None:
     found["held"] = sum(p.to_local().numel() for p in model.parameters())
     found["experts"] = [tuple(p.to_local().shape) for m in expert_layers(model) for p in m.expert_weights()]
     torch.save(found | {"losses": losses, "val": validation}, f"{folder}/found{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from processes import run_processes
+from processes import leave, run_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from tiny import QUIET, tiny_text_encoder
@@ -81,7 +81,7 @@ def worker(rank: int, port: int, folder: str, sources: dict[str, str]) -> None:
         pairs = zip(model.parameters(), again.parameters(), strict=True)
         found[name]["resumed"] = max(float((p.to_local() - q.to_local()).abs().sum()) for p, q in pairs)
     torch.save(found, f"{folder}/found{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")
