@@ -93,27 +93,22 @@ def fit(
     return model, losses.seen, float(trainer.callback_metrics["val/loss"])
 
 
-def kept(weight: DTensor) -> bool:
-    """Whether its storage holds it."""
-    local = weight.to_local()
-    return local.numel() * local.element_size() <= local.untyped_storage().size()
-
-
 def worker(rank: int, port: int, folder: str, source: str, data: int, tensor: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     found: dict[str, Any] = {}
     for name in NAMES:
+        if name == "Finetune" and data > 1:
+            with pytest.raises(UserError, match="Finetune is cut over one group of processes alone"):
+                fit(name, Path(folder) / name, source, 0.0, data, tensor)
+            continue
         model, losses, validation = fit(name, Path(folder) / name, source, dropout(data), data, tensor)
         matrices = {n: p.to_local().numel() for n, p in model.named_parameters() if n.endswith("qkv.weight")}
         found[name] = {"losses": losses, "val": validation, "matrices": matrices}
         again, _, _ = fit(name, Path(folder) / name, source, dropout(data), data, tensor, resume=True)
         pairs = zip(model.parameters(), again.parameters(), strict=True)
-        there = [
-            (p, q) for p, q in pairs if kept(p) and kept(q)
-        ]  # FSDP2 has freed those of Finetune's root after a fit
-        found[name]["resumed"] = max(float((p.to_local() - q.to_local()).abs().sum()) for p, q in there)
+        found[name]["resumed"] = max(float((p.to_local() - q.to_local()).abs().sum()) for p, q in pairs)
         found[name]["cut"] = all(isinstance(p, DTensor) for p in model.parameters())
     torch.save(found, f"{folder}/found{rank}.pt")
     leave()
@@ -135,6 +130,8 @@ def test_processes_that_share_matrices_learn_what_one_learns(
     name: str, shared: tuple[Path, int, int], text_file: str, tmp_path: Path
 ) -> None:
     folder, data, tensor = shared
+    if name == "Finetune" and data > 1:
+        return  # refused, as the worker saw
     model, losses, validation = fit(name, tmp_path, text_file, dropout(data))
     found = [torch.load(folder / f"found{r}.pt", weights_only=True)[name] for r in range(data * tensor)]
     assert all(f["cut"] and f["resumed"] == 0 for f in found)
