@@ -46,6 +46,8 @@ class Finetune(Evaluation):
 
     selects = True
 
+    over_groups = False
+
     def __init__(
         self,
         encoder: Encoder | str,

@@ -90,13 +90,11 @@ def shard(module: TrainModule, strategy: FSDP2) -> None:
     Raises:
         UserError: it cannot be cut into so many parts.
     """
-    from ssl_suite.core.method import Method  # which reads this module
-
     if any(isinstance(p, DTensor) for p in module.parameters()):
         return
     data, tensor = strategy.device_mesh["data_parallel"], strategy.device_mesh["tensor_parallel"]
     plan = module.tensor_plan(tensor.size()) if tensor.size() > 1 else {}
-    if plan and data.size() > 1 and not isinstance(module, Method):
+    if plan and data.size() > 1 and not module.over_groups:
         what = f"{type(module).__name__} is cut over one group of processes alone"
         raise UserError(f"tensor_parallel: {what}; give trainer.devices {tensor.size()}.")
     module.to(strategy.root_device)
