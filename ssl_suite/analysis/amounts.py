@@ -10,7 +10,7 @@ from ssl_suite.analysis.figures import Curve, lines
 from ssl_suite.analysis.findings import Exhibit, Row
 from ssl_suite.bench.benchmark import Settings
 from ssl_suite.bench.commands import CommandLine
-from ssl_suite.bench.stats import mean_interval
+from ssl_suite.bench.stats import mean_interval, with_interval
 from ssl_suite.core.errors import UserError
 
 Growth = Mapping[float, tuple[float, float]]
@@ -94,10 +94,5 @@ def against(
         "Mean over the encoders of an amount with its 95 % interval; each in the state that is best at the greatest."
     )
     main = next(iter(names))
-    parts = [f"{said(*found[main][a])} at {a:,.10g}" for a in amounts]
+    parts = [f"{with_interval(*found[main][a])} at {a:,.10g}" for a in amounts]
     return Exhibit(title, figure, caption, legend), f"{', '.join(parts)} (state {states[main]}); chance is {chance:.3f}"
-
-
-def said(mean: float, half: float) -> str:
-    """A mean with its interval, if there is one."""
-    return f"{mean:.3f} ± {half:.3f}" if half == half else f"{mean:.3f}"

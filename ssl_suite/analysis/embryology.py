@@ -24,7 +24,7 @@ from ssl_suite.analysis.states import short_names
 from ssl_suite.analysis.words import Reader, Sentences, read_sentences
 from ssl_suite.bench.benchmark import Settings, command
 from ssl_suite.bench.commands import CommandLine
-from ssl_suite.bench.stats import mean_interval
+from ssl_suite.bench.stats import mean_interval, with_interval
 from ssl_suite.core.check import within
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.load import load_encoder
@@ -211,8 +211,7 @@ class Learnt:
 
     def at(self, end: Literal[0, -1]) -> str:
         """The value at the start (0) or the end (−1) with its interval."""
-        mean, half = mean_interval([run[sorted(run)[end]] for run in self.runs])
-        return f"{mean:.3f} ± {half:.3f}" if math.isfinite(half) else f"{mean:.3f}"
+        return with_interval(*mean_interval([run[sorted(run)[end]] for run in self.runs]))
 
 
 def learnt(rows: Sequence[Row], probes: Sequence[str]) -> list[Learnt]:

@@ -21,7 +21,7 @@ from ssl_suite.analysis.states import described, named_encoders
 from ssl_suite.analysis.surface import Point, Surface, difference, length, projected
 from ssl_suite.bench.benchmark import Settings, command
 from ssl_suite.bench.commands import CommandLine
-from ssl_suite.bench.stats import mean_interval
+from ssl_suite.bench.stats import mean_interval, with_interval
 from ssl_suite.core.check import within
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.errors import UserError
@@ -273,8 +273,7 @@ def _interval(rows: Sequence[Mapping[str, Any]], start: str, measure: str) -> tu
 
 
 def _said(figure: tuple[float, float]) -> str:
-    mean, half = figure
-    return f"{mean:.3g} ± {half:.2g}" if np.isfinite(half) else f"{mean:.3g}"
+    return with_interval(*figure, ".3g", ".2g")
 
 
 def _table(figures: Mapping[str, Mapping[str, tuple[float, float]]]) -> Exhibit:

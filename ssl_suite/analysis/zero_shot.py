@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_suite.analysis.amounts import said
 from ssl_suite.analysis.findings import Exhibit, Findings, Row
 from ssl_suite.analysis.landscape import Tuning
 from ssl_suite.analysis.runs import check_seeds, made
 from ssl_suite.analysis.states import described, named_encoders
 from ssl_suite.bench.benchmark import Settings, command, slug
 from ssl_suite.bench.commands import CommandLine
-from ssl_suite.bench.stats import mean_interval
+from ssl_suite.bench.stats import mean_interval, with_interval
 from ssl_suite.bench.store import Store
 from ssl_suite.bench.work import QUIET
 from ssl_suite.core.checkpoint import BEST, LAST
@@ -111,7 +110,7 @@ def tested(
 def _figure(rows: Sequence[Row], encoder: str, train: str, test: str, measure: str) -> str:
     keys = (encoder, train, test, measure)
     own = [r["value"] for r in rows if (r["encoder"], r["train"], r["test"], r["measure"]) == keys]
-    return said(*mean_interval(own)) if own else "–"
+    return with_interval(*mean_interval(own)) if own else "–"
 
 
 def _answer(rows: Sequence[Row], train: str, test: Sequence[str], measure: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from ssl_suite.bench.stats import with_interval
 from ssl_suite.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -116,15 +117,11 @@ def beside(tables: Sequence[Published], cells: Sequence[Cell]) -> Beside:
         main = [cell for cell in cells if cell.column.main and cell.split == "test"]
         columns += dict.fromkeys(f"{cell.task} {cell.metric}" for cell in main)
     own = {n: figures for n, figures in own_figures(cells, columns).items() if n in names or figures.keys() & quoted}
-    rows = {name: {c: _said(*figure) for c, figure in figures.items()} for name, figures in own.items()}
+    rows = {name: {c: with_interval(*figure, ".1f") for c, figure in figures.items()} for name, figures in own.items()}
     for table in tables:
         for name in table.rows:
             rows.setdefault(name, {}).update({c: f"({figure:.2f})" for c, figure in table.row(name).items()})
     return Beside(columns, rows, list(dict.fromkeys(table.source for table in tables)))
-
-
-def _said(middle: float, half: float) -> str:
-    return f"{middle:.1f} ± {half:.1f}" if math.isfinite(half) else f"{middle:.1f}"
 
 
 def published_tables(tables: Sequence[Published], cells: Sequence[Cell]) -> Iterator[Table]:

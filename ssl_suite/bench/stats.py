@@ -173,6 +173,11 @@ class Verdict:
         return math.isfinite(self.half_width)
 
 
+def with_interval(mean: float, half: float, form: str = ".3f", half_form: str | None = None) -> str:
+    """A mean as a text, with the half width of its interval if that is known."""
+    return f"{mean:{form}} ± {half:{half_form or form}}" if math.isfinite(half) else f"{mean:{form}}"
+
+
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Mean and half width of its Student t interval.
 

@@ -6,17 +6,16 @@ otherwise the update is the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from ssl_suite.core.sharding import sharded_like, whole
+from ssl_suite.core.update import GroupOptimizer
 
 
-class Adafactor(Optimizer):
+class Adafactor(GroupOptimizer):
     """Shazeer and Stern 2018 (arXiv:1804.04235, algorithms 4 and 5), without momentum.
 
     Args:
@@ -42,17 +41,9 @@ class Adafactor(Optimizer):
         defaults = {"lr": lr, "weight_decay": weight_decay, "decay": decay, "clip": clip, "eps": eps, "least": least}
         super().__init__(groups, {**defaults, "parts": 1})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
-        return loss
+    def update(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        for weight, gradient in zip(weights, gradients, strict=True):
+            self._update(weight, gradient, group)
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

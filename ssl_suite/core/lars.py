@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from ssl_suite.core.update import GroupOptimizer
 
 
-class LARS(Optimizer):
+class LARS(GroupOptimizer):
     """The update of lightly's LARS, over all parameters at once: nothing in a step waits for the device.
 
     As in SimCLR and BYOL, a group without weight decay (biases, norms) is left to plain SGD.
@@ -33,20 +34,8 @@ class LARS(Optimizer):
     ) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if weights:
-                self._update(weights, group)
-        return loss
-
-    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        updates = [p.grad for p in weights if p.grad is not None]
+    def update(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        updates = gradients
         if group["weight_decay"]:
             updates = adapted(weights, updates, group["weight_decay"], group["trust"])
         if group["momentum"]:

@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.sharding import sharded_like, whole
+from ssl_suite.core.update import GroupOptimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic: steepest at zero among those that keep the singular values near 1."""
@@ -49,7 +50,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if wide else x).to(matrix.dtype)
 
 
-class Muon(Optimizer):
+class Muon(GroupOptimizer):
     """Momentum whose update is made orthogonal.
 
     The update of an (A, B) matrix is scaled by 0.2 · √max(A, B) (arXiv:2502.16982, equation 4): its entries are then
@@ -67,17 +68,9 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
-        return loss
+    def update(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        for weight, gradient in zip(weights, gradients, strict=True):
+            self._update(weight, gradient, group)
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, lr, momentum = self.state[weight], group["lr"], group["momentum"]
