@@ -19,12 +19,14 @@ from ssl_suite.bench.commands import CommandLine, Resolved
 from ssl_suite.bench.identity import data_hash, model_name, recipe_hash, shape_name
 from ssl_suite.bench.record import PROTOCOL_VERSION
 from ssl_suite.bench.store import Result, Store
+from ssl_suite.core.checkpoint import LAST
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import PROVENANCE, fingerprint, save_encoder
 from ssl_suite.core.hashing import config_hash
 from ssl_suite.core.load import load_encoder
 from ssl_suite.core.module import encoder_shape, weights_hash
 from ssl_suite.core.reading import read_json
+from ssl_suite.core.runs import CHECKPOINTS
 
 QUIET: Settings = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
 
@@ -80,7 +82,7 @@ class Work:
                 self.console.print(f"{title.replace('Pretraining', 'Encoder')}: given, {entry.source}")
                 _keep(entry, folder)
             else:
-                arguments = self._pretraining(entry)
+                arguments = self._pretraining(entry) + command([], self._goes_on(entry))[1:]
                 self.console.rule(title)
                 self.console.print(f"ssl-suite {shlex.join(arguments)}", style="dim", soft_wrap=True)
                 pretrain = partial(self.through.run, arguments)
@@ -114,7 +116,20 @@ class Work:
 
     def _pretraining(self, entry: Pretraining) -> list[str]:
         units: Settings = {"data.units": entry.unit_folder(self.out)} if entry.units else {}
-        return command(entry.config, entry.set, units, {"out": entry.folder(self.out).parent, "overwrite": True})
+        return command(entry.config, entry.set, units, {"out": entry.folder(self.out).parent})
+
+    def _goes_on(self, entry: Pretraining) -> Settings:
+        """Options by which an interrupted run of the same recipe is resumed; any other begins anew."""
+        run = entry.folder(self.out).parent
+        last, config = run / CHECKPOINTS / LAST, run / "config.yaml"
+        if last.is_file() and config.is_file():
+            try:
+                before = self._resolve(command([str(config)]))
+            except UserError:  # of another version
+                return {"overwrite": True}
+            if config_hash(before.dumped()) == config_hash(self.recipes[entry.name].dumped()):
+                return {"ckpt_path": last}
+        return {"overwrite": True}
 
     def _judging(self, job: Job) -> list[str]:
         fixed: Settings = {"seed_everything": job.seed, "out": self.out / job.folder, "overwrite": True}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,10 +25,12 @@ from ssl_suite.bench.outcome_files import read_outcomes
 from ssl_suite.bench.store import Result, Store
 from ssl_suite.cli import fit, main
 from ssl_suite.cli.suite import SuiteCLI
+from ssl_suite.core.batch import TextBatch
 from ssl_suite.core.errors import Interrupted, UserError
 from ssl_suite.core.files import locked
-from ssl_suite.core.folder import save_encoder
+from ssl_suite.core.folder import fingerprint, save_encoder
 from ssl_suite.core.load import load_encoder
+from ssl_suite.methods.text.masked_lm import MaskedLM
 
 BENCH = """\
 name: small
@@ -305,6 +308,40 @@ def test_an_edited_pretraining_recipe_pretrains_again(sources: dict[str, str], t
     assert weights() == first
     recipe.write_text(recipe.read_text().replace("0.15", "0.3"))
     assert weights()[0] != first[0]
+
+
+def test_an_interrupted_pretraining_goes_on_where_it_was(
+    sources: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"trainer.max_steps": 3, "trainer.accelerator": "cpu", "data.source": sources["text"]}
+    options |= {"data.vocab_size": 400, "data.max_length": 32, "data.batch_size": 2, "model.rate": 0.3}
+    encoder = "{class_path: TextEncoder, init_args: {vocab_size: 400, dim: 16, layers: 1, heads: 2, max_length: 32}}"
+    recipe, probe, path = (tmp_path / f"{name}.yaml" for name in ("pretrain", "recipe", "small"))
+    recipe.write_text(f"model: {{class_path: MaskedLM, init_args: {{encoder: {encoder}}}}}\ndata: Text\n")
+    probe.write_text(RECIPE)
+
+    def run(folder: str, code: int = 0) -> str:
+        made = {"modality": "text", "config": [str(recipe)], "set": options}
+        path.write_text(BENCH.replace("RECIPE", str(probe)) + yaml.safe_dump({"encoders": {"Mine": made}}))
+        asked = ["-c", str(path), "--out", str(tmp_path / folder), "--tasks", "other", "--seeds", "0"]
+        assert main(["bench", *asked, "--set", f"data.source={sources['text']}"]) == code
+        encoder = tmp_path / folder / "pretrain/Mine/encoder"
+        return fingerprint(load_encoder(str(encoder))) if code == 0 else ""
+
+    steps: list[int] = []
+    step = MaskedLM.training_step
+
+    def interrupted(module: MaskedLM, batch: TextBatch, *rest: Any) -> Any:
+        steps.append(module.trainer.global_step)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(module, batch, *rest)
+
+    whole = run("whole")
+    monkeypatch.setattr(MaskedLM, "training_step", interrupted)
+    run("cut", 128 + signal.SIGTERM)
+    assert run("cut") == whole
+    assert steps == [0, 1, 2]
 
 
 def test_units_are_made_before_an_encoder_learns_them(sources: dict[str, str], tmp_path: Path) -> None:
