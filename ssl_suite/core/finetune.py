@@ -46,8 +46,6 @@ class Finetune(Evaluation):
 
     selects = True
 
-    over_groups = False
-
     def __init__(
         self,
         encoder: Encoder | str,

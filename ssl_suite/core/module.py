@@ -57,9 +57,6 @@ class TrainModule(pl.LightningModule, ABC):
     command: str = ""
     run_config: dict[str, Any] | None = None
 
-    over_groups: ClassVar[bool] = True
-    """Whether tensor parallelism may be over several groups, with FSDP2 over them."""
-
     def __init__(self, encoder: Encoder | str | Mapping[str, Encoder | str], optim: Optim) -> None:
         super().__init__()
         self.optim = optim

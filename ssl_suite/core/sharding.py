@@ -94,9 +94,6 @@ def shard(module: TrainModule, strategy: FSDP2) -> None:
         return
     data, tensor = strategy.device_mesh["data_parallel"], strategy.device_mesh["tensor_parallel"]
     plan = module.tensor_plan(tensor.size()) if tensor.size() > 1 else {}
-    if plan and data.size() > 1 and not module.over_groups:
-        what = f"{type(module).__name__} is cut over one group of processes alone"
-        raise UserError(f"tensor_parallel: {what}; give trainer.devices {tensor.size()}.")
     module.to(strategy.root_device)
     for parameter in module.parameters():
         torch.distributed.broadcast(parameter.data, 0)

@@ -175,21 +175,25 @@ def placement_beside(parameter: nn.Parameter) -> Shard:
 
 
 class LocalWeights:
-    """Puts this process' own parts in the place of `DTensor`s while something runs."""
+    """Puts this process' own parts in the place of `DTensor`s while something runs.
+
+    What has been replaced meanwhile stays: a step that calls the model itself ends with FSDP2's parts in place.
+    """
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self.modules = modules
-        self.kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+        self.kept: list[tuple[nn.Module, str, DTensor, Tensor]] = []
 
     def __enter__(self) -> None:
-        weights = [(m, name, p) for m in self.modules for name, p in m._parameters.items()]
-        self.kept = [(m, name, p) for m, name, p in weights if isinstance(p, DTensor)]  # type: ignore[misc]
-        for module, name, p in self.kept:
-            module._parameters[name] = cast(DTensor, p).to_local()  # type: ignore[assignment]
+        weights = [(m, name, cast(Any, p)) for m in self.modules for name, p in m._parameters.items()]
+        self.kept = [(m, name, p, p.to_local()) for m, name, p in weights if isinstance(p, DTensor)]
+        for module, name, _, local in self.kept:
+            module._parameters[name] = cast(nn.Parameter, local)
 
     def __exit__(self, *_: object) -> None:
-        for module, name, p in self.kept:
-            module._parameters[name] = p
+        for module, name, p, local in self.kept:
+            if module._parameters[name] is local:
+                module._parameters[name] = cast(nn.Parameter, p)
         self.kept = []
 
 
