@@ -60,7 +60,7 @@ class Beside:
 
     Attributes:
         columns: of all of them.
-        rows: name → column → text; those of papers in brackets.
+        rows: name → column → text; those of papers in brackets, behind the benchmark's own.
         sources: of the latter.
     """
 
@@ -94,14 +94,20 @@ def read_published(folder: Path) -> list[Published]:
 def own_figures(cells: Iterable[Cell], columns: Collection[str]) -> dict[str, dict[str, tuple[float, float]]]:
     """Encoder or baseline → column → its mean and half width on the test split, in percent.
 
-    Of `TASK, FOLD` the mean over folds, whose half width is not known.
+    Of `TASK, FOLD` the mean over folds, whose half width is not known. Random weights say whose they are.
     """
+    cells = list(cells)
+    owners: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.role == "ssl":
+            owners.setdefault(cell.encoder, {})[cell.name] = None
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for cell in cells:
         column = f"{cell.task.partition(',')[0]} {cell.metric}"
         column = column if column in columns else f"{cell.task} {cell.metric}"
         if column in columns and cell.split == "test" and cell.values and not cell.online:
-            name = {"random": f"random weights of {cell.encoder}"}.get(cell.role, cell.name)
+            whose = ", ".join(owners.get(cell.encoder, {})) or cell.encoder
+            name = f"random weights of {whose}" if cell.role == "random" else cell.name
             found.setdefault(name, {}).setdefault(column, []).append((100 * cell.mean, 100 * cell.half_width))
     return {
         name: {c: v[0] if len(v) == 1 else (mean(m for m, _ in v), math.nan) for c, v in figures.items()}
@@ -115,12 +121,13 @@ def beside(tables: Sequence[Published], cells: Sequence[Cell]) -> Beside:
     names = {name for table in tables for name in table.rows}
     if names & {cell.name for cell in cells if cell.role == "ssl"}:
         main = [cell for cell in cells if cell.column.main and cell.split == "test"]
-        columns += dict.fromkeys(f"{cell.task} {cell.metric}" for cell in main)
+        columns = list(dict.fromkeys([*columns, *(f"{cell.task} {cell.metric}" for cell in main)]))
     own = {n: figures for n, figures in own_figures(cells, columns).items() if n in names or figures.keys() & quoted}
     rows = {name: {c: with_interval(*figure, ".1f") for c, figure in figures.items()} for name, figures in own.items()}
     for table in tables:
         for name in table.rows:
-            rows.setdefault(name, {}).update({c: f"({figure:.2f})" for c, figure in table.row(name).items()})
+            row = rows.setdefault(name, {})
+            row |= {c: (f"{row[c]} " if c in row else "") + f"({figure:.2f})" for c, figure in table.row(name).items()}
     return Beside(columns, rows, list(dict.fromkeys(table.source for table in tables)))
 
 

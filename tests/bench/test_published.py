@@ -31,7 +31,7 @@ def test_a_column_that_is_a_task_has_own_rows_too(tmp_path: Path) -> None:
     found = beside([PAPER], cells(tmp_path, over_seeds([0.90, 0.92]) + untrained([0.5, 0.5])))
     assert found.columns == ["digits accuracy", "faces f1"]
     assert found.rows["SimCLR"]["digits accuracy"].startswith("91.0 ± ")
-    assert found.rows["random weights of ImageEncoder"]["digits accuracy"].startswith("50.0")
+    assert found.rows["random weights of SimCLR"]["digits accuracy"].startswith("50.0")
     assert found.rows["Theirs"] == {"digits accuracy": "(98.50)"}
     assert found.sources == ["A paper (arXiv:1)"]
 
@@ -43,6 +43,14 @@ def test_a_row_that_is_an_encoder_has_own_columns_too(tmp_path: Path) -> None:
     assert found.rows["SimCLR"]["GLUE"] == "(83.28)"
     assert found.rows["SimCLR"]["digits accuracy"].startswith("91.0 ± ")
     assert found.rows["BYOL"] == {"GLUE": "(82.00)"}
+
+
+def test_a_quoted_figure_stands_behind_the_own_one(tmp_path: Path) -> None:
+    paper = Published("A third (arXiv:3)", "image", ["digits accuracy"], {"SimCLR": [97.5], "Theirs": [98.5]})
+    found = beside([paper], cells(tmp_path, over_seeds([0.90, 0.92])))
+    assert re.fullmatch(r"91\.0 ± [\d.]+ \(97\.50\)", found.rows["SimCLR"]["digits accuracy"])
+    assert found.rows["Theirs"]["digits accuracy"] == "(98.50)"
+    assert found.columns == ["digits accuracy"]
 
 
 def test_folds_of_a_task_are_averaged(tmp_path: Path) -> None:
