@@ -15,7 +15,7 @@ COLLAPSED = 0.1
 
 
 def rank(sources: Sequence[str], items: Items, positions: bool = False) -> Findings:
-    """Effective rank (RankMe, arXiv:2210.02885) and spread of every layer.
+    """Effective rank (RankMe, arXiv:2210.02885, here of centred features) and spread of every layer.
 
     Args:
         sources: encoders.

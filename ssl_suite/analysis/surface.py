@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssl_suite.analysis.states import spread
 from ssl_suite.core.data import DataModule
 from ssl_suite.core.finetune import Finetune
 
+STEP = 1e-3
+"""How far gradients are compared, as a share of the length of all weights together."""
 Point = dict[str, Tensor]
 """All parameters of a model by name, on its device."""
 
@@ -93,12 +94,24 @@ class Surface:
         return value
 
     def _hessian_times(self, weights: list[Any], vector: list[Tensor]) -> list[Tensor]:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
-            slopes = torch.autograd.grad(self.loss(), weights, create_graph=True, allow_unused=True)
-            along = sum((s * v).sum() for s, v in zip(slopes, vector, strict=True) if s is not None)
-            assert isinstance(along, Tensor)
-            product = torch.autograd.grad(along, weights, allow_unused=True)
-        return [torch.zeros_like(w) if p is None else p for w, p in zip(weights, product, strict=True)]
+        """(∇J(θ + εv) − ∇J(θ − εv)) / 2ε of a unit vector v.
+
+        By differences, as kernels with a backward of their own (SDPA's, the suite's on CPUs) have no second derivative,
+        and autograd does not always say so. ε is a compromise of its error and of float32's.
+        """
+        step = STEP * max(_norm(weights), 1.0)
+        slopes = []
+        for sign in (1.0, -2.0):
+            with torch.no_grad():
+                for w, v in zip(weights, vector, strict=True):
+                    w.add_(v, alpha=sign * step)
+            with torch.enable_grad():
+                slopes.append(torch.autograd.grad(self.loss(), weights, allow_unused=True))
+        with torch.no_grad():
+            for w, v in zip(weights, vector, strict=True):
+                w.add_(v, alpha=step)
+        pairs = zip(weights, *slopes, strict=True)
+        return [torch.zeros_like(w) if a is None else (a - b) / (2 * step) for w, a, b in pairs]
 
 
 def moved(origin: Point, directions: Sequence[Point], steps: Sequence[float]) -> Point:

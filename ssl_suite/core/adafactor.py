@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ssl_suite.core.sharding import sharded_like, whole
-from ssl_suite.core.update import GroupOptimizer
+from ssl_suite.core.update import GroupOptimizer, apart
 
 
 class Adafactor(GroupOptimizer):
@@ -62,11 +62,6 @@ class Adafactor(GroupOptimizer):
         update *= size(w).clamp(min=group["least"])
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(sharded_like(update.reshape(weight.shape), weight), alpha=-group["lr"])
-
-
-def apart(x: Tensor, parts: int) -> Tensor:
-    """(parts · A, …) → (parts, A, B); a vector (N,) → (1, 1, N)."""
-    return x.flatten(1).unflatten(0, (parts, -1)) if x.ndim > 1 else x.reshape(1, 1, -1)
 
 
 def averaged(state: dict[str, Any], name: str, value: Tensor, new: float) -> Tensor:

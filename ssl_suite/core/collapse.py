@@ -20,8 +20,8 @@ def collapse_signs(features: Tensor) -> dict[str, Tensor]:
     Returns:
         `feature_std`: mean standard deviation of the L2-normalised features times √D; 1 where they fill the sphere,
         0 where all are equal (SimSiam, arXiv:2011.10566, section 4.1).
-        `effective_rank`: exp of the entropy of the normalised singular values (RankMe, arXiv:2210.02885), at most
-        min(N, D). Both are NaN where a feature is not finite.
+        `effective_rank`: exp of the entropy of the normalised singular values of the centred features (RankMe,
+        arXiv:2210.02885, which leaves their mean in), at most min(N, D). Both are NaN where a feature is not finite.
     """
     features = features.detach().float().flatten(1)[:MOST]
     if not bool(torch.isfinite(features).all()):  # no singular values

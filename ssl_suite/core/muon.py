@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.sharding import sharded_like, whole
-from ssl_suite.core.update import GroupOptimizer
+from ssl_suite.core.update import GroupOptimizer, apart
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic: steepest at zero among those that keep the singular values near 1."""
@@ -26,7 +26,7 @@ class HasMatrices(Protocol):
     """A module that names its hidden matrices."""
 
     def matrices(self) -> dict[Tensor, int]:
-        """Each weight (parts · A, B) with the number of (A, B) matrices stacked in it."""
+        """Each weight (parts · A, B) or (parts, A, B) with the number of (A, B) matrices stacked in it."""
 
 
 def hidden_matrices(module: nn.Module) -> dict[Tensor, int]:
@@ -77,10 +77,10 @@ class Muon(GroupOptimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        update = whole(gradient.lerp(average, momentum)).unflatten(0, (group["parts"], -1))  # (parts, A, B)
+        update = apart(whole(gradient.lerp(average, momentum)), group["parts"])
         scale = 0.2 * max(update.shape[1:]) ** 0.5
         weight.mul_(1 - lr * group["weight_decay"])
-        weight.add_(sharded_like(orthogonalize(update).flatten(0, 1), weight), alpha=-lr * scale)
+        weight.add_(sharded_like(orthogonalize(update).view(weight.shape), weight), alpha=-lr * scale)
 
 
 class MuonAdamW(Optimizer):
@@ -121,7 +121,7 @@ def split_matrices(groups: list[dict[str, Any]], hidden: dict[Tensor, int]) -> l
     Raises:
         UserError: there are none, or Lightning's FSDPStrategy has flattened them.
     """
-    if any(p.ndim != 2 for p in hidden):
+    if any(p.ndim < 2 for p in hidden):
         raise UserError(
             "muon and adafactor need matrices, which FSDPStrategy flattens; take configs/trainer/fsdp.yaml, or adamw."
         )

@@ -66,7 +66,7 @@ class FSDP2(ModelParallelStrategy):
         path = Path(self.broadcast(checkpoint_path))
         checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
         load_parts(cast(nn.Module, self.model), checkpoint.pop("state_dict"))
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=False):
+        for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
             optimizer.load_state_dict(state_parts(optimizer, state))
         return checkpoint
 
@@ -162,10 +162,15 @@ def state_parts(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
     owners = {key: p for saved, own in groups for key, p in zip(saved["params"], own["params"], strict=True)}
     parts = {
-        key: {n: sharded_like(v, owners[key]) if v.shape == owners[key].shape else v for n, v in entry.items()}
+        key: {n: sharded_like(v, owners[key]) if _shape(v) == owners[key].shape else v for n, v in entry.items()}
         for key, entry in state["state"].items()
     }
     return {**state, "state": parts}
+
+
+def _shape(value: Any) -> torch.Size | None:
+    """Of a tensor; None of a number, such as a count of steps."""
+    return value.shape if isinstance(value, Tensor) else None
 
 
 def identity(tensor: Tensor) -> int:

@@ -28,3 +28,18 @@ class GroupOptimizer(Optimizer):
             if weights:
                 self.update(weights, [weight.grad for weight in weights], group)
         return loss
+
+
+def apart(x: Tensor, parts: int) -> Tensor:
+    """The matrices that lie in a weight.
+
+    Args:
+        x: (parts · A, B), (parts, A, B), a kernel (A, …) of one part, or a vector (N,).
+        parts: how many.
+
+    Returns:
+        (parts, A, B); of a vector (1, 1, N).
+    """
+    if x.ndim == 1:
+        return x.view(1, 1, -1)
+    return x if x.ndim == 3 and len(x) == parts > 1 else x.flatten(1).unflatten(0, (parts, -1))

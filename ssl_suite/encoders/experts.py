@@ -84,6 +84,9 @@ class Experts(ExpertLayer):
             y = y.index_select(0, inverse(routing.order))
         return (y * (routing.gate * routing.taken).to(y.dtype)[:, None]).view(*x.shape[:-1], -1)
 
+    def matrices(self) -> dict[Tensor, int]:
+        return {weight: len(weight) for weight in (self.up, self.down)}  # of the experts that are here
+
     def compute(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """(N, D) sorted by expert → (N, D)."""
         device, dtype = tokens.device.type, tokens.dtype

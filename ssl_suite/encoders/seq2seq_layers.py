@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_suite.core.check import within
 from ssl_suite.encoders.biased_attention import biased_attention, fits
 from ssl_suite.encoders.feed_forward import Activation, FeedForward
 from ssl_suite.encoders.positions import RelativeBias
@@ -106,6 +107,8 @@ class Distances(RelativeBias):
 
     def __init__(self, heads: int, buckets: int, reach: int, causal: bool) -> None:
         super().__init__(heads, buckets, reach)
+        if causal:  # whose buckets are all for one sign
+            within("reach", reach, above=buckets // 2, whole=True)
         self.causal = causal
 
     def buckets(self, distance: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def big_bird(
 
     Args:
         row: who sees whom apart from that.
-        length: T; at least 6 + `random` blocks.
+        length: T; more than 4 + `random` blocks.
         heads: H.
         size: b.
         random: drawn blocks.

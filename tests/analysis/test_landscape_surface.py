@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_text_encoder
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,6 +17,7 @@ from ssl_suite.analysis.landscape import width
 from ssl_suite.analysis.surface import Surface, difference, moved, projected
 from ssl_suite.core.finetune import Finetune
 from ssl_suite.data.image.images import Images
+from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.simple import RawPixels
 from ssl_suite.tasks.classify import Classify
 
@@ -91,3 +97,35 @@ def test_width_is_measured_at_half_height_and_ends_where_the_curve_does() -> Non
     assert width(steps, [(a - 1) ** 2 * 4 if a > 1 else (a - 1) ** 2 for a in steps]) == pytest.approx(
         0.707 + 0.354, abs=0.02
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"rms_norm": True}, {"attention": "local", "window": 2}], ids=str)
+def test_products_with_the_hessian_hold_for_kernels_that_have_no_second_derivative(
+    options: Any, tmp_path: Path
+) -> None:
+    """Against differences in double precision, where the suite's own kernels give way to torch's."""
+    rows = [{"text": f"a {w} row of text", "label": w} for w in ("red", "blue") * 4]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    torch.manual_seed(0)
+    data = Text(str(tmp_path), tokenizer="byte", vocab_size=261, max_length=16, batch_size=8)
+    encoder = tiny_text_encoder(positions="rotary", dropout=0.0, **options)
+    model = Finetune(encoder, Classify(), mode="finetune")
+    model.meet(data)
+    surface = Surface(model, data, wanted=8)
+    weights = list(model.parameters())
+    vector = [torch.randn_like(w) for w in weights]
+    size = sum(float(v.square().sum()) for v in vector) ** 0.5
+    vector = [v / size for v in vector]
+    found = surface._hessian_times(weights, vector)
+    model.double()
+    slopes, step = [], 1e-2
+    for sign in (1.0, -2.0):
+        with torch.no_grad():
+            for w, v in zip(weights, vector, strict=True):
+                w.add_(v.double(), alpha=sign * step)
+        slopes.append(torch.autograd.grad(surface.loss(), weights, allow_unused=True))
+    wanted = [
+        torch.zeros_like(w) if a is None else (a - b) / (2 * step) for w, a, b in zip(weights, *slopes, strict=True)
+    ]
+    ours, theirs = (torch.cat([p.double().flatten() for p in parts]) for parts in (found, wanted))
+    assert float((ours - theirs).norm() / theirs.norm()) < 5e-3

@@ -98,3 +98,18 @@ def test_t5s_rate_is_held_and_then_falls() -> None:
     factor = lr_factor(Optim("adafactor", 1e-2, schedule="inverse_sqrt", hold_steps=10_000), 2**19, 1000)
     for step in (0, 1, 9_999, 10_000, 40_000, 2**19):
         assert 1e-2 * factor(step) == pytest.approx(1 / max(step, 10_000) ** 0.5)
+
+
+def test_experts_in_one_weight_move_as_each_would() -> None:
+    stacked, single = weights((3, 2, 4)), [nn.Parameter(w) for w in weights((3, 2, 4))[0].detach().clone()]
+    a, b = Adafactor([{"params": stacked, "parts": 3}], lr=1e-2), Adafactor([{"params": single}], lr=1e-2)
+    for step in range(3):
+        gradient = (
+            torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(step)) * torch.arange(1, 4)[:, None, None]
+        )
+        stacked[0].grad = gradient
+        for p, g in zip(single, gradient, strict=True):
+            p.grad = g.clone()
+        a.step()
+        b.step()
+    torch.testing.assert_close(stacked[0].detach(), torch.stack([p.detach() for p in single]))

@@ -139,3 +139,18 @@ def test_muon_with_layer_decay_keeps_each_layers_rate() -> None:
     groups = [{"params": [p], "weight_decay": 0.1, "lr_factor": 0.5**i} for i, p in enumerate([*hidden, vector])]
     optimizer = build_optimizer(Optim("muon"), split_matrices(groups, hidden), lr=1.0)
     assert [(g["lr"], g.get("parts")) for g in optimizer.param_groups] == [(1.0, 1), (0.5, 3), (0.25, None)]
+
+
+def test_experts_are_hidden_matrices_each_of_its_own() -> None:
+    encoder = tiny_text_encoder(experts=3, experts_every=1, activation="gelu")
+    layer = encoder.trunk.blocks[0].feed_forward
+    hidden = hidden_matrices(encoder)
+    assert hidden[layer.up] == hidden[layer.down] == 3
+    before, gradient = layer.up.detach().clone(), torch.randn(layer.up.shape)
+    layer.up.grad = gradient
+    Muon([{"params": [layer.up], "parts": 3}], lr=1e-2).step()
+    alone = [nn.Parameter(w.clone()) for w in before]
+    for p, g in zip(alone, gradient, strict=True):
+        p.grad = g.clone()
+    Muon([{"params": alone, "parts": 1}], lr=1e-2).step()
+    torch.testing.assert_close(layer.up.detach(), torch.stack([p.detach() for p in alone]))

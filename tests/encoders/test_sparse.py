@@ -179,7 +179,7 @@ def test_a_subset_sees_by_its_places_or_is_refused() -> None:
 def test_short_rows_see_all_and_causal_trunks_are_refused() -> None:
     full, blocks = sharp(), sharp(attention="blocks", window=8, random_blocks=2)
     blocks.load_state_dict(full.state_dict())
-    batch = text_batch([56, 20])
+    batch = text_batch([48, 20])
     with torch.no_grad():
         torch.testing.assert_close(full(batch).states[-1], blocks(batch).states[-1])
     for attention in ("local", "blocks"):
@@ -193,3 +193,14 @@ def test_norms_and_layers_without_biases_have_none() -> None:
     assert isinstance(encoder.trunk.blocks[0].norm1, nn.Identity)  # the embeddings' norm stands for it
     assert isinstance(encoder.trunk.blocks[1].norm1, nn.LayerNorm)
     assert isinstance(tiny_text_encoder(rms_norm=True).trunk.norm, nn.RMSNorm)
+
+
+@pytest.mark.parametrize("length", [21, 24, 25, 28, 29])
+def test_a_row_of_about_as_many_blocks_as_it_reads_is_the_same_beside_a_longer_one(length: int) -> None:
+    encoder = sharp(attention="blocks", window=BLOCK, random_blocks=RANDOM)
+    batch = text_batch([48, length])
+    own = batch.ids[1:, :length], batch.mask[1:, :length]
+    with torch.no_grad():
+        alone = encoder(TextBatch(batch.index[:1], batch.seed[:1], None, *own, dense=True)).states[-1][0]
+        beside = encoder(batch).states[-1][1, :length]
+    torch.testing.assert_close(beside, alone, atol=1e-4, rtol=1e-3)

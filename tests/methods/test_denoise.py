@@ -226,3 +226,17 @@ def test_options_out_of_range_are_named() -> None:
         Denoise("spans")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="name at least one"):
         Denoise("bart", noises=())
+
+
+def test_each_noise_draws_its_own_numbers(tokenizer: Tokenizer) -> None:
+    corrupt = Denoise("bart", 0.3, noises=("mask", "delete")).bind(tokenizer)
+    read = np.concatenate([corrupt(np.full(200, 9), seed).inputs[1:-1] for seed in range(20)])
+    assert len(read) == pytest.approx(0.7 * 4000, rel=0.03)
+    assert (read == corrupt.mask).mean() == pytest.approx(0.3, abs=0.03)  # a third of what is left, not none
+    for noises in (("delete", "mask"), ("delete", "delete"), ("delete", "permute", "rotate", "infill")):
+        corrupt = Denoise("bart", 0.9, noises=noises).bind(tokenizer)  # type: ignore[arg-type]
+        assert all(corrupt(np.array([9, 10]), seed).inputs[0] == 2 for seed in range(50))  # nothing may be left
+
+
+def test_sentences_are_permuted_before_spans_hide_where_they_end(tokenizer: Tokenizer) -> None:
+    assert Denoise("bart").noises == ("permute", "infill")

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.random import item_seed
 from ssl_suite.data.text.text import Text
+from ssl_suite.methods.text.masked_lm import MaskedLM
 from ssl_suite.methods.text.mdlm import MDLM
 
 SPECIAL, MASK, VOCAB = torch.arange(5), 4, 261
@@ -98,3 +99,8 @@ def test_it_learns(text_file: str, tmp_path: Path) -> None:
     (after,) = trainer.validate(model, data, verbose=False)
     assert after["val/loss"] < before["val/loss"] - 1
     assert after["val/perplexity"] == pytest.approx(math.exp(after["val/loss"]), rel=1e-4)
+
+
+def test_flops_are_of_half_the_tokens() -> None:
+    model, masked = MDLM(tiny_text_encoder()), MaskedLM(tiny_text_encoder(), rate=0.5)
+    assert model.forward_flops(64) == pytest.approx(masked.forward_flops(64), rel=1e-2)

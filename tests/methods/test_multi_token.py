@@ -17,6 +17,7 @@ from ssl_suite.core.errors import UserError
 from ssl_suite.core.load import load_encoder
 from ssl_suite.core.optim import Optim
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.experts import Experts
 from ssl_suite.methods.text.causal_lm import CausalLM
 from ssl_suite.methods.text.multi_token import MultiTokenLM
 
@@ -118,3 +119,16 @@ def test_it_learns_and_its_encoder_and_heads_go_on_from_its_folder(text_file: st
     again = MultiTokenLM(load_encoder(str(tmp_path / "encoder")), 2, optim)
     for name, tensor in again.further.state_dict().items():
         assert torch.equal(tensor, model.further.state_dict()[name])
+
+
+def test_rows_shorter_than_what_is_predicted_are_refused(text_file: str, tmp_path: Path) -> None:
+    data = Text(text_file, tokenizer="byte", max_length=16, batch_size=4)
+    trainer = pl.Trainer(accelerator="cpu", max_steps=1, default_root_dir=tmp_path, **QUIET)
+    with pytest.raises(UserError, match=r"ahead is 16, but rows have 16 tokens at most; lower it\."):
+        trainer.fit(MultiTokenLM(tiny_text_encoder(causal=True, vocab_size=261), ahead=16), data)
+
+
+def test_further_heads_are_dense_beside_experts() -> None:
+    model = method(experts=3, experts_every=1)
+    assert not any(isinstance(m, Experts) for m in model.further.modules())
+    assert isinstance(model.encoder.trunk.blocks[-1].feed_forward, Experts)

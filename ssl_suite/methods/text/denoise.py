@@ -41,14 +41,15 @@ class Denoise:
             one with `noises`.
         rate: share of tokens that are hit; default 0.15, of mass 0.5, of bart 0.3 (of its words, if infilled).
         span: mean tokens of a random span.
-        noises: of bart, one after the other: mask or delete tokens, infill spans, permute sentences, rotate.
+        noises: of bart, one after the other: mask or delete tokens, infill spans, permute sentences, rotate. Sentences
+            change places first in the released code, as spans may swallow where they end.
         sentences: share of the sentences that are permuted.
     """
 
     objective: Objective = "random_spans"
     rate: float | None = None
     span: float = 3.0
-    noises: tuple[BartNoise, ...] = ("infill", "permute")
+    noises: tuple[BartNoise, ...] = ("permute", "infill")
     sentences: float = 1.0
 
     def __post_init__(self) -> None:
@@ -86,8 +87,7 @@ class Denoiser:
     def __init__(self, how: Denoise, tokenizer: Any) -> None:
         self.how = how
         self.end = np.array([token_id(tokenizer, "end")])
-        self.special, self.size = np.array(special_ids(tokenizer)), tokenizer.get_vocab_size()
-        self.ordinary = np.setdiff1d(np.arange(self.size), self.special)
+        self.ordinary = np.setdiff1d(np.arange(tokenizer.get_vocab_size()), special_ids(tokenizer))
         if how.tokens:
             self.sentinels = np.array([tokenizer.token_to_id(name) for name in SENTINELS])
             self.mask = int(self.sentinels[0])
@@ -144,24 +144,24 @@ class Denoiser:
         return SequencePair(np.append(read, self.end), ids[begin:end], begin)
 
     def noisy(self, ids: Ids, seed: int) -> Ids:
-        """BART's noises, one after the other."""
-        for name in self.how.noises:
-            n = len(ids)
-            u = numbers(seed, n, 1)
+        """BART's noises, one after the other, each by numbers of its own."""
+        for place, name in enumerate(self.how.noises):
+            n, first = len(ids), 16 * place  # of its streams
+            u = numbers(seed, n, first + 1)
             if name == "mask":
                 ids = np.where(noise.independent(u, self.how.share), self.mask, ids)
             elif name == "delete":
                 ids = ids[~noise.independent(u, self.how.share)]
             elif name == "infill":
-                lengths = poisson(numbers(seed, 4 * n + 16, 4), POISSON)
-                order, inserts = numbers(seed, n, 5), numbers(seed, n, 6)
+                lengths = poisson(numbers(seed, 4 * n + 16, first + 4), POISSON)
+                order, inserts = numbers(seed, n, first + 5), numbers(seed, n, first + 6)
                 ids = noise.infill(ids, self.words[ids], lengths, order, inserts, self.how.share, self.mask)
             elif name == "permute":
                 ids = noise.permute_sentences(
-                    ids, np.isin(ids, self.closing), numbers(seed, 2 * n, 7), self.how.sentences
+                    ids, np.isin(ids, self.closing), numbers(seed, 2 * n, first + 7), self.how.sentences
                 )
             else:
-                ids = noise.rotate(ids, draw(seed, 0, 8))
+                ids = noise.rotate(ids, draw(seed, 0, first + 8))
         return ids
 
     def _others(self, seed: int, n: int) -> Ids:

@@ -32,7 +32,7 @@ class GPTBERT(MaskedLM):
     both ways.
 
     The authors' network (disentangled relative positions, gates), its z-loss and the moving average of its weights are
-    left out, and a token's earlier masks do not count against it.
+    left out, a token's earlier masks do not count against it, and spans are of whole words, theirs of tokens.
 
     Args:
         encoder: a bidirectional text encoder with full attention.

@@ -121,7 +121,11 @@ class MaskedLM(Method):
         return {f"encoder.{name}": style for name, style in self.encoder.tensor_plan(size).items()}
 
     def forward_flops(self, length: int) -> float:
-        predicted = self.rate * length
+        return self.flops_at(self.rate, length)
+
+    def flops_at(self, rate: float, length: int) -> float:
+        """FLOPs of a row of which that share is predicted."""
+        predicted = rate * length
         heads = product_flops(self.head.dense.weight, predicted) + product_flops(self.encoder.tokens.weight, predicted)
         return encoder_flops(self.encoder, length, round(predicted)) + heads
 

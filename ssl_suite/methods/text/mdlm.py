@@ -62,6 +62,9 @@ class MDLM(MaskedLM):
         term = Term(loss, maskable(batch, self.special).sum())
         return StepOutput.of({self.likelihood: term, **losses}, features=output)
 
+    def forward_flops(self, length: int) -> float:
+        return self.flops_at((1 + self.least) / 2, length)
+
     def counts(self, batch: TextBatch) -> dict[str, Tensor | float]:
         return {self.likelihood: maskable(batch, self.special).sum(), **dict.fromkeys(self.encoder.asks, 1.0)}
 

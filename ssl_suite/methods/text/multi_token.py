@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from ssl_suite.core.batch import TextBatch
@@ -21,9 +23,9 @@ from ssl_suite.methods.text.vocabulary import product_flops, vocabulary_loss
 class MultiTokenLM(CausalLM):
     """Predict the next n tokens from those before them (Gloeckle et al. 2024, arXiv:2404.19737, section 2).
 
-    Each head is a block on what the trunk below the last block makes; norm and unembedding are shared. The encoder's
-    own last block is the head of the next token, so that what is exported is a plain causal encoder. The logits of one
-    head at a time take memory, a few rows of them, see `vocabulary_loss`; all count alike.
+    Each head is a block, without experts, on what the trunk below the last block makes; norm and unembedding are
+    shared. The encoder's own last block is the head of the next token, so that what is exported is a plain causal
+    encoder. The logits of one head at a time take memory, a few rows of them, see `vocabulary_loss`; all count alike.
 
     Args:
         encoder: a causal text encoder.
@@ -45,9 +47,15 @@ class MultiTokenLM(CausalLM):
         trunk = self.encoder.trunk.config
         if not trunk.layers or trunk.shared:
             raise UserError("MultiTokenLM needs an encoder of blocks that are not shared; its last one is a head.")
-        self.further = nn.ModuleList(Block(trunk, trunk.layers - 1) for _ in range(ahead - 1))
+        self.further = nn.ModuleList(Block(replace(trunk, experts=0), trunk.layers - 1) for _ in range(ahead - 1))
         init_blocks(self.further, trunk.layers)
         self.take_heads()
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        longest = getattr(self.data, "max_length", None)
+        if longest is not None and len(self.further) + 1 >= longest:
+            raise UserError(f"ahead is {len(self.further) + 1}, but rows have {longest} tokens at most; lower it.")
 
     def step(self, batch: TextBatch) -> StepOutput:
         encoded, trunk, words = self.encoder(batch), self.encoder.trunk, self.encoder.tokens

@@ -16,9 +16,9 @@ Draws = NDArray[np.float64]
 
 
 def independent(u: Draws, rate: float) -> Hidden:
-    """(L,) True with probability `rate`, each token by itself; at least one is."""
+    """(L,) True with probability `rate`, each token by itself; at least one is, where there is one."""
     hidden = u < rate
-    if not hidden.any():
+    if len(u) and not hidden.any():
         hidden[u.argmin()] = True
     return hidden
 
