@@ -38,7 +38,17 @@ def command(arguments: list[str]) -> None:
     if not rest:
         raise UserError("plan needs a recipe: ssl-suite plan -c text/gpt.")
     run = resolve(["fit", *rest])
-    model = on_meta(lambda: run.make("model"))
+    encoder = run.settings.model.init_args.get("encoder")
+    if (
+        isinstance(encoder, str) and ":" not in encoder
+    ):  # a folder, whose shape is planned and whose weights are not read
+        run = resolve(["fit", *rest, "--model.encoder", f"random:{encoder}"])
+    try:
+        model = on_meta(lambda: run.make("model"))
+    except NotImplementedError:
+        raise UserError(
+            f"{encoder} is made with its weights, which are not planned; name a folder or a class."
+        ) from None
     print("\n".join(described(model, run.settings, options)))
 
 
@@ -50,9 +60,13 @@ def described(model: TrainModule, settings: Any, options: Any) -> list[str]:
         settings: the resolved options of the run.
         options: of this command.
     """
+    from ssl_suite.core.check import within
     from ssl_suite.core.plan import row_flops, sizes
 
     data, trainer = settings.data.init_args if settings.get("data") else {}, settings.trainer
+    for name in ("max_length", "batch_size"):
+        if data.get(name) is not None:
+            within(f"data.{name}", data[name], low=1)
     length = data.get("max_length")
     flops = row_flops(model, length) if length else None
     s = sizes(model)
@@ -71,7 +85,10 @@ def described(model: TrainModule, settings: Any, options: Any) -> list[str]:
             lines.append(f"  {tokens * a_token:.3g} FLOPs for {short(tokens)} tokens, {by_rule:.3g} at 6 a parameter")
             days = tokens * a_token / 86400
     else:
-        lines.append(f"  FLOPs and activations are not computed for {type(model).__name__} on this data")
+        lines.append(
+            f"  FLOPs and activations are not computed for {type(model).__name__} on this data: --tokens, --rows, "
+            "--gpu and --mfu change nothing"
+        )
     return [*lines, "", *table(model, length if flops is not None else None, days, settings, options)]
 
 

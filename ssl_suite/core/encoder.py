@@ -225,6 +225,10 @@ class Encoder(nn.Module, ABC):
             f"{type(self).__name__} cannot be cut over a tensor-parallel group; take configs/trainer/fsdp.yaml."
         )
 
+    def unread(self) -> list[nn.Parameter]:
+        """Parameters that its states do not depend on, as of a decoder: `Finetune` leaves them as they are."""
+        return []
+
     def feed_forwards(self) -> list[nn.Module]:
         """Of each block the part whose output is added last; see `core.outputs`. Default: none."""
         return []
@@ -238,8 +242,14 @@ class Encoder(nn.Module, ABC):
 
     def freeze(self) -> None:
         """Stops all learning, until `thaw`."""
-        self._learning += [p for p in self.parameters() if p.requires_grad]
-        self.requires_grad_(False).eval()
+        self.stop(list(self.parameters()))
+        self.eval()
+
+    def stop(self, parameters: list[nn.Parameter]) -> None:
+        """Stops these from learning, until `thaw`."""
+        self._learning += [p for p in parameters if p.requires_grad]
+        for parameter in parameters:
+            parameter.requires_grad_(False)
 
     def thaw(self) -> None:
         """Lets what `freeze` has stopped learn again."""

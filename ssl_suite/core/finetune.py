@@ -73,6 +73,7 @@ class Finetune(Evaluation):
             self.encoder.freeze()
         else:
             self.encoder.thaw()  # a probe may have had it before
+            self.encoder.stop(self.encoder.unread())
 
     @property
     def main(self) -> str:

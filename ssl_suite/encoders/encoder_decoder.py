@@ -182,7 +182,8 @@ class EncoderDecoder(Encoder):
             B lists of ids, without start and end.
         """
         within("length", length, low=1, whole=True)
-        within("beams", beams, low=1, whole=True)
+        within("beams", beams, low=1, high=len(self.words), whole=True)
+        within("length_penalty", length_penalty, low=0)
         if self.longest is not None and length > self.longest:
             raise UserError(f"length is {length}, the decoder writes {self.longest} tokens; lower it to that.")
         end = token_id(self.tokenizer, "end") if end is None else end
@@ -202,6 +203,11 @@ class EncoderDecoder(Encoder):
             return beam_search(advance, n, self.start_id, end, length, beams, length_penalty, device)
         finally:
             self.train(training)
+
+    def unread(self) -> list[nn.Parameter]:
+        first = (self.tokens, self.positions, self.embedding_norm, self.encoder)
+        read = {id(p) for module in first if module is not None for p in module.parameters()}
+        return [p for p in self.parameters() if id(p) not in read]
 
     def blocks(self) -> list[nn.Module]:
         return [*self.encoder.blocks, *self.decoder.blocks]

@@ -73,6 +73,7 @@ class TextToText(Evaluation):
             one_of("metrics", metric, get_args(Name))
         for name, value in (("length", length), ("beams", beams)):
             within(name, value, low=1, whole=True)
+        within("length_penalty", length_penalty, low=0)
         self.metrics, self.length, self.beams, self.length_penalty = tuple(metrics), length, beams, length_penalty
         self.encoder.thaw()
         self._said: dict[str, dict[int, Comparison]] = {}

@@ -58,6 +58,7 @@ def test_prompts_may_come_from_stdin(
         ("--top_k=-2", "top_k is -2"),
         ("--top_p=0", "top_p is 0.0, but must be a number above 0 and at most 1"),
         ("--count=0", "--count is 0"),
+        ("--beams=4", "--beams is for an encoder-decoder"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(gpt: str, option: str, said: str, fails: Callable[..., str]) -> None:
@@ -65,7 +66,8 @@ def test_a_wrong_option_is_one_sentence(gpt: str, option: str, said: str, fails:
 
 
 def test_an_encoder_that_sees_the_future_is_refused(pretrained: dict[str, Path], fails: Callable[..., str]) -> None:
-    assert "causal: true" in fails("generate", str(pretrained["text"] / "encoder"), "the film")
+    said = fails("generate", str(pretrained["text"] / "encoder"), "the film")
+    assert "sees both sides of a token and continues nothing; generate takes a causal encoder" in said
 
 
 def test_an_encoder_decoder_says_what_is_missing_along_beams(
@@ -86,3 +88,5 @@ def test_an_encoder_decoder_says_what_is_missing_along_beams(
     ids = [made.generate(TextBatch(b[:, 0], b[:, 0], None, b, b >= 0, dense=True), 6, 3)[0] for b in batches]
     wanted = [made.tokenizer.decode(row, skip_special_tokens=False) for row in ids]
     assert [row["text"] for row in lines(capsys)] == wanted
+    assert main(["generate", str(tmp_path / "t5"), "a", "--top_p=0.5"]) == 2
+    assert "draws nothing; leave --top_p out" in capsys.readouterr().err

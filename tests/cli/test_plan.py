@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForPreTraining, GPT2Config, GPT2LMHeadM
 
 from ssl_suite.cli import main
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.folder import save_encoder
 from ssl_suite.core.optim import Optim
 from ssl_suite.core.plan import SCHEMES, memory, on_meta, row_flops, sizes
 from ssl_suite.data.text.text import Text
@@ -127,3 +128,11 @@ def test_the_command_tells_what_fits(capsys: pytest.CaptureFixture[str], fails: 
     assert [int(word) for word in first if word.isdigit()] == [8, 16, 32, 64, 128, 256, 512, 1024]
     assert "must be one of H200" in fails("plan", "-c", "text/gpt3", "--gpu", "abacus")
     assert "plan needs a recipe" in fails("plan")
+    assert "data.batch_size is -5" in fails("plan", "-c", "text/gpt", "--data.batch_size=-5")
+    assert "data.max_length is 0" in fails("plan", "-c", "text/gpt", "--data.max_length", "0")
+
+
+def test_a_recipe_on_an_encoder_of_a_folder_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_encoder(tiny_text_encoder(vocab_size=261), tmp_path / "encoder", {})
+    assert main(["plan", "-c", "text/classify", "--model.encoder", str(tmp_path / "encoder")]) == 0
+    assert "Finetune: " in capsys.readouterr().out

@@ -27,8 +27,10 @@ from ssl_suite.core.term import Term
 from ssl_suite.data.image.images import Images
 from ssl_suite.data.speech.speech import Speech
 from ssl_suite.data.text.text import Text
+from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 from ssl_suite.encoders.image import ImageEncoder
 from ssl_suite.tasks.classify import Classify
+from ssl_suite.tasks.text_to_text import TextToText
 
 
 def trainer(folder: Path, epochs: int = 2, **options: Any) -> pl.Trainer:
@@ -338,3 +340,12 @@ def test_an_encoder_given_as_an_object_counts_as_what_it_is(tmp_path: Path) -> N
     assert by_object.weights == by_name.weights == fingerprint(loaded)
     assert origin(by_object) == ("ImageEncoder", "ssl")
     assert Finetune(f"random:{tmp_path / 'encoder'}", Classify()).weights.startswith("random-")
+
+
+def test_what_an_encoders_states_do_not_depend_on_is_left_alone() -> None:
+    encoder = EncoderDecoder(300, dim=16, layers=1, heads=2)
+    Finetune(encoder, Classify(), mode="finetune")
+    assert not any(p.requires_grad for p in encoder.decoder.parameters())
+    assert all(p.requires_grad for p in [encoder.tokens.weight, *encoder.encoder.parameters()])
+    TextToText(encoder)
+    assert all(p.requires_grad for p in encoder.parameters())
