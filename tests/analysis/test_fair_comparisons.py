@@ -16,6 +16,8 @@ from ssl_suite.analysis.language_shift import means_of_others, nearest_mean
 from ssl_suite.analysis.runs import made
 from ssl_suite.analysis.words import Reader, Sentences
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
 
@@ -36,25 +38,38 @@ def test_what_does_not_differ_is_told_apart_by_chance_alone() -> None:
 
 
 class Fake:
-    """A command line that only counts its runs."""
+    """A command line that only counts its runs, of an encoder folder and a table."""
 
     runs = 0
 
+    def __init__(self, folder: Path) -> None:
+        self.encoder, self.table = folder / "encoder", folder / "train.csv"
+
     def dumped(self) -> dict[str, Any]:
-        return {"model": {"encoder": "runs/mine"}}
+        return {"model": {"class_path": "Finetune", "init_args": {"encoder": str(self.encoder)}}}
 
     def resolve(self, arguments: list[str]) -> Fake:
         return self
+
+    def make(self, part: str) -> Text:
+        return Text(source=str(self.table))
 
     def run(self, arguments: list[str]) -> None:
         self.runs += 1
 
 
-def test_a_run_is_made_again_from_other_weights(tmp_path: Path) -> None:
-    fake: Any = Fake()
-    for weights in ("one", "one", "other", "other"):
-        made(["fit"], tmp_path, 0, fake, weights)
-    assert fake.runs == 2
+def test_a_run_is_made_again_from_other_weights_and_data(tmp_path: Path) -> None:
+    fake: Any = Fake(tmp_path)
+    torch.manual_seed(0)
+    encoder, counts = tiny_text_encoder(), []
+    for text in ("one", "other"):
+        fake.table.write_text(f"text,label\n{text},1\n{text},0\n")
+        for scale in (1.0, 1.0, 2.0):
+            encoder.tokens.weight.data.fill_(scale)
+            save_encoder(encoder, fake.encoder)
+            made(["fit"], tmp_path / "run", 0, fake)
+            counts.append(fake.runs)
+    assert counts == [1, 1, 2, 3, 3, 4]
 
 
 def test_buffers_are_no_direction() -> None:
