@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_text_encoder
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from ssl_suite.analysis.embryology import probe_layers
 from ssl_suite.analysis.landscape import encoder_part
@@ -41,9 +43,10 @@ class Fake:
     """A command line that only counts its runs, of an encoder folder and a table."""
 
     runs = 0
+    broken = False
 
     def __init__(self, folder: Path) -> None:
-        self.encoder, self.table = folder / "encoder", folder / "train.csv"
+        self.encoder, self.table, self.tokenizer = (folder / name for name in ("encoder", "train.csv", "t.json"))
 
     def dumped(self) -> dict[str, Any]:
         return {"model": {"class_path": "Finetune", "init_args": {"encoder": str(self.encoder)}}}
@@ -52,13 +55,15 @@ class Fake:
         return self
 
     def make(self, part: str) -> Text:
-        return Text(source=str(self.table))
+        return Text(source=str(self.table), tokenizer=str(self.tokenizer) if self.tokenizer.exists() else "wordpiece")
 
     def run(self, arguments: list[str]) -> None:
+        if self.broken:
+            raise UserError("The disk is full.")
         self.runs += 1
 
 
-def test_a_run_is_made_again_from_other_weights_and_data(tmp_path: Path) -> None:
+def test_a_run_is_made_again_from_other_weights_data_and_tokenizers(tmp_path: Path) -> None:
     fake: Any = Fake(tmp_path)
     torch.manual_seed(0)
     encoder, counts = tiny_text_encoder(), []
@@ -70,6 +75,27 @@ def test_a_run_is_made_again_from_other_weights_and_data(tmp_path: Path) -> None
             made(["fit"], tmp_path / "run", 0, fake)
             counts.append(fake.runs)
     assert counts == [1, 1, 2, 3, 3, 4]
+    for letters in ("ab", "ab", "abc"):
+        Tokenizer(BPE({letter: i for i, letter in enumerate(letters)}, [])).save(str(fake.tokenizer))
+        made(["fit"], tmp_path / "run", 0, fake)
+        counts.append(fake.runs)
+    assert counts[-3:] == [5, 5, 6]
+
+
+def test_a_run_that_fails_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    fake: Any = Fake(tmp_path)
+    fake.table.write_text("text\na\n")
+    encoders = [tiny_text_encoder(), tiny_text_encoder()]
+    save_encoder(encoders[0], fake.encoder)
+    made(["fit"], tmp_path / "run", 0, fake)
+    save_encoder(encoders[1], fake.encoder)
+    fake.broken = True
+    with pytest.raises(UserError):
+        made(["fit"], tmp_path / "run", 0, fake)
+    fake.broken = False
+    save_encoder(encoders[0], fake.encoder)
+    made(["fit"], tmp_path / "run", 0, fake)
+    assert fake.runs == 2
 
 
 def test_buffers_are_no_direction() -> None:
