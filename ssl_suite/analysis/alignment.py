@@ -16,6 +16,7 @@ from ssl_suite.analysis.senses import PUNCTUATION
 from ssl_suite.analysis.states import described, named_encoders
 from ssl_suite.analysis.tables import read_pairs
 from ssl_suite.analysis.words import Reader
+from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 
@@ -48,13 +49,30 @@ def read_sides(pairs: str) -> Sides:
     """The texts of a parallel list as words.
 
     Raises:
-        UserError: there are fewer than four pairs.
+        UserError: there are fewer than four different texts of a language.
     """
-    read = read_pairs(pairs)
-    if len(read) < 4:
-        raise UserError(f"{pairs} holds {len(read)} pairs; alignment needs four or more.")
-    one, other = ([text.split() for text in side] for side in zip(*read, strict=True))
+    columns = list(zip(*read_pairs(pairs), strict=True))
+    for number, texts in enumerate(columns, 1):
+        if (different := len(set(texts))) < 4:
+            raise UserError(f"{pairs}: column {number} needs four different texts or more, but has {different}.")
+    one, other = ([text.split() for text in texts] for texts in columns)
     return one, other
+
+
+def expect_tokens(reader: Reader, sides: Sides, pairs: str) -> None:
+    """Raises UserError where a text has no token, as one of marks that a tokenizer drops: it has no vector."""
+    for column, texts in enumerate(sides, 1):
+        for number, owners in enumerate(reader.encode(texts)[1], 1):
+            if all(owner is None for owner in owners):
+                raise UserError(
+                    f"{pairs}: in column {column} of pair {number} the encoder's tokenizer finds no token; "
+                    "take the pair out."
+                )
+
+
+def repeated(sides: Sides) -> int:
+    """How many texts repeat another of their language, in that of the two where they are more."""
+    return max(len(texts) - len(set(map(tuple, texts))) for texts in sides)
 
 
 def word_vectors(
@@ -95,19 +113,25 @@ def alignment(
             amount together.
 
     Raises:
-        UserError: a list has too little, an encoder reads no text, or not each has its amount.
+        UserError: a list has too little, a text no token, an encoder reads no text, or not each has its amount.
     """
     if len(languages) != 2:
         raise UserError(f"--languages are the two of the list, not {len(languages)}: --languages en es.")
     if amounts and len(amounts) != len(sources):
         raise UserError(f"--amounts are one for each of the {len(sources)} encoders, not {len(amounts)}.")
-    sides, entries = read_sides(pairs), read_pairs(dictionary) if dictionary else []
+    for amount in amounts:
+        within("--amounts", amount, low=0)
+    sides = read_sides(pairs)
+    entries = read_pairs(dictionary, ("a word", "its translation")) if dictionary else []
     encoders = named_encoders(sources)
     known = dict(zip(encoders, ({"amount": float(a)} for a in amounts), strict=True)) if amounts else {}
     rows: list[Row] = []
     for name, encoder in encoders.items():
+        expect_tokens(Reader(encoder), sides, pairs)
         rows += [{"encoder": name, **known.get(name, {}), **row} for row in aligned(encoder, sides, entries)]
     exhibits, answer = _against_amounts(rows) if amounts else _state_by_state(rows)
+    if count := repeated(sides):
+        answer += f" Of the texts {count} repeat another and share its rank, which chance does not reckon with."
     return Findings(
         "alignment",
         f"Are {languages[0]} and {languages[1]} aligned?",

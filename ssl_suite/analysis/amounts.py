@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def grown(
         UserError: an amount is not a number above 0, or has no options.
     """
     for amount, own in amounts.items():
-        if not isinstance(amount, int | float) or amount <= 0 or not isinstance(own, dict):
+        number = isinstance(amount, int | float) and 0 < amount < math.inf
+        if not number or not isinstance(own, dict):
             raise UserError(
                 f"amounts: a number above 0 and its options each ({{350: {{data.train: X}}}}), not {amount!r}."
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_suite import __version__
+from ssl_suite.core.errors import UserError
 from ssl_suite.core.files import locked, write_text
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 """One number: what it is of (encoder, layer, step, ...), `measure` and `value`."""
+
+
+TABLE, KEPT, PAGE = "rows.csv", "rows.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,23 @@ class Findings:
     notes: Sequence[str] = field(default=())
 
 
+def check_out(out: Path) -> None:
+    """Raises UserError where a folder for results is none, or has files by their names that no analysis wrote."""
+    if not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
+        raise UserError(f"{out} is not a folder, or lies below a file; choose another --out.")
+    there = [out / name for name in (TABLE, KEPT, PAGE) if (out / name).exists()]
+    if there and not _is_ours(out / KEPT):
+        raise UserError(f"{there[0]} was not written by `analyze` and is not replaced; choose another --out.")
+
+
+def _is_ours(kept: Path) -> bool:
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"analysis", "command", "rows"} <= found.keys()
+
+
 def publish(findings: Findings, out: Path, command: str) -> Path:
     """Writes `rows.csv`, `rows.json` and `report.html`, in the place of an earlier run's.
 
@@ -78,6 +99,9 @@ def publish(findings: Findings, out: Path, command: str) -> Path:
 
     Returns:
         The page.
+
+    Raises:
+        UserError: files of those names are there that no analysis wrote.
     """
     from ssl_suite.bench.page import render
 
@@ -95,11 +119,12 @@ def publish(findings: Findings, out: Path, command: str) -> Path:
         "rows": list(map(_plain, findings.rows)),
     }
     page = render(Path(__file__).parent / "findings.html.jinja", {"found": findings, **shared})
+    check_out(out)
     with locked(out):
-        write_text(out / "rows.csv", table.getvalue())
-        write_text(out / "rows.json", json.dumps(kept, indent=1, ensure_ascii=False, allow_nan=False))
-        write_text(out / "report.html", page)
-    return out / "report.html"
+        write_text(out / KEPT, json.dumps(kept, indent=1, ensure_ascii=False, allow_nan=False))
+        write_text(out / TABLE, table.getvalue())
+        write_text(out / PAGE, page)
+    return out / PAGE
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ssl_suite.analysis.findings import Exhibit, Findings
 from ssl_suite.analysis.runs import check_seeds, made
 from ssl_suite.analysis.states import described, named_encoders
 from ssl_suite.analysis.surface import Point, Surface, difference, length, projected
+from ssl_suite.bench.attempts import quiet
 from ssl_suite.bench.benchmark import Settings, command
 from ssl_suite.bench.commands import CommandLine
 from ssl_suite.bench.stats import mean_interval, with_interval
@@ -26,7 +28,6 @@ from ssl_suite.core.check import within
 from ssl_suite.core.checkpoint import read_checkpoint
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.finetune import Finetune
-from ssl_suite.core.folder import fingerprint
 from ssl_suite.core.milestones import milestones
 from ssl_suite.core.random import seed_all
 from ssl_suite.data.embeddings import fastest_device
@@ -59,9 +60,18 @@ class Tuning:
 
     def arguments(self, encoder: str, seed: int, out: Path) -> list[str]:
         fixed: Settings = {"model.encoder": encoder, "model.mode": "finetune", "seed_everything": seed}
-        quiet: Settings = {"trainer.enable_progress_bar": False}
+        still: Settings = {"trainer.enable_progress_bar": False}
         kept: Settings = {"trainer.callbacks": "Milestones", "out": out, "overwrite": True}
-        return command(list(self.recipe), self.set, fixed, quiet, kept)
+        return command(list(self.recipe), self.set, fixed, still, kept)
+
+    def expect_finetune(self, encoder: str, through: CommandLine) -> None:
+        """Raises UserError where the recipe is one of pretraining."""
+        with quiet():
+            read = through.resolve(command(list(self.recipe), self.set, {"model.encoder": encoder})).dumped()
+        if not issubclass(resolve_name(read["model"]["class_path"]), Finetune):
+            raise UserError(
+                f"{' '.join(self.recipe)} does not fine-tune (Finetune), but pretrains; take the recipe of a task."
+            )
 
 
 @dataclass(frozen=True)
@@ -120,12 +130,13 @@ def landscape(
     within("--count", wanted, low=1, whole=True)
     within("--grid", grid, low=3, whole=True)
     check_seeds(seeds)
+    for one in filter(None, (task, other)):
+        one.expect_finetune(encoder, through)
     encoders = named_encoders([encoder])
-    (weights,) = map(fingerprint, encoders.values())
     sources = {"pretrained": encoder, "random": f"random:{encoder}"}
     tuned: dict[str, list[Tuned]] = {}
     for start, source in sources.items():
-        tuned[start] = [tune(task, source, seed, out / f"{start}-{seed}", through, wanted, weights) for seed in seeds]
+        tuned[start] = [tune(task, source, seed, out / f"{start}-{seed}", through, wanted) for seed in seeds]
     rows = list(
         chain.from_iterable(_rows(s, seed, t) for s, own in tuned.items() for seed, t in zip(seeds, own, strict=True))
     )
@@ -133,7 +144,7 @@ def landscape(
     if other is not None:
         for start, source in sources.items():
             folder = out / f"{start}-other-{seeds[0]}"
-            run = made(other.arguments(source, seeds[0], folder), folder, seeds[0], through, weights)
+            run = made(other.arguments(source, seeds[0], folder), folder, seeds[0], through)
             points = points_of(run)
             second = difference(*(encoder_part(points[end], tuned[start][0].start) for end in (-1, 0)))
             more, exhibit = _surface(start, seeds[0], tuned[start][0], second, grid)
@@ -172,19 +183,13 @@ def encoder_part(state: Point, parameters: Point) -> Point:
     return {name: value for name, value in state.items() if name.startswith("encoder.") and name in parameters}
 
 
-def tune(
-    task: Tuning, source: str, seed: int, run: Path, through: CommandLine, wanted: int, weights: str = ""
-) -> Tuned:
+def tune(task: Tuning, source: str, seed: int, run: Path, through: CommandLine, wanted: int) -> Tuned:
     """Fine-tunes unless that was done before, and reads how it went from the checkpoints of the run."""
     arguments = task.arguments(source, seed, run)
-    made(arguments, run, seed, through, weights)
+    made(arguments, run, seed, through)
     resolved = through.resolve(arguments)
     seed_all(seed)
     model, data = resolved.make("model"), resolved.make("data")
-    if not isinstance(model, Finetune):
-        raise UserError(
-            f"{' '.join(task.recipe)} does not fine-tune (Finetune), but pretrains; take the recipe of a task."
-        )
     model.meet(data)
     states = dict(zip(milestones(run), points_of(run), strict=True))
     model.load_state_dict(states[max(states)])

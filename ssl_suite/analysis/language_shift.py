@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
-from ssl_suite.analysis.alignment import Sides, mean_reciprocal_rank, read_sides
+from ssl_suite.analysis.alignment import Sides, expect_tokens, mean_reciprocal_rank, read_sides
 from ssl_suite.analysis.figures import Curve, lines
 from ssl_suite.analysis.findings import Exhibit, Findings, Row
 from ssl_suite.analysis.states import described, named_encoders
@@ -34,31 +34,33 @@ def language_shift(
         pairs: TSV of texts, the second the translation of the first.
         languages: their two names.
         layer: state to which the difference of the means is added; None: the middle one.
-        alphas: how many times.
+        alphas: how many times; 0, no shift, is always shown beside them.
 
     Raises:
         UserError: the list is too short, an option does not fit, or the encoder reads no text.
     """
     if len(languages) != 2:
         raise UserError(f"--languages are the two of the list, not {len(languages)}: --languages en zh.")
+    for alpha in alphas:
+        within("--alphas", alpha)
+    if len(set(alphas)) < len(alphas) or not any(alphas):
+        raise UserError(f"--alphas are numbers, one that is not 0 at least, each once, not {list(alphas)}.")
     ((name, encoder),) = named_encoders([source]).items()
     layer = (encoder.num_states - 1) // 2 if layer is None else layer
     within("--layer", layer, low=0, high=encoder.num_states - 1, whole=True)
     reader, sides = Reader(encoder), read_sides(pairs)
+    expect_tokens(reader, sides, pairs)
     learned, judged = ((sides[0][half::2], sides[1][half::2]) for half in (0, 1))
     means = [reader.token_means(side) for side in learned]
     rows = list(distances(reader, judged, means))
     exhibits = [_curves(rows, languages)]
     if "head.bias" in encoder.heads:
         shift = means[1][layer] - means[0][layer]
-        more, table = _translations(reader, learned, judged, shift, layer, [0.0, *map(float, alphas)], languages)
-        rows, exhibits = [*rows, *more], [*exhibits, *table]
-        share = {r["alpha"]: r["value"] for r in more if r["measure"] == "target_share"}
-        top = max(share, key=lambda a: share[a])
-        answer = (
-            f"Shifted {top:g} times by the difference of the means, {100 * share[top]:.0f} % of the predicted tokens "
+        more, table = _translations(
+            reader, learned, judged, shift, layer, sorted({0.0, *map(float, alphas)}), languages
         )
-        answer += f"are of {languages[1]}, unshifted {100 * share[0.0]:.0f} %."
+        rows, exhibits = [*rows, *more], [*exhibits, *table]
+        answer = _said({r["alpha"]: r["value"] for r in more if r["measure"] == "target_share"}, languages[1])
     else:
         at = {(r["state"], r["measure"]): r["value"] for r in rows}
         answer = (
@@ -81,6 +83,19 @@ def language_shift(
             "predicted kinds of token that the true translation has.",
         ],
     )
+
+
+def _said(share: Mapping[float, float], language: str) -> str:
+    """The best of the shifts, and whether it raised the share of the other language.
+
+    Args:
+        share: α → of the predicted tokens, those of `language`; of 0 too, which is no shift.
+        language: name of the second one.
+    """
+    top = max((a for a in share if a), key=lambda a: share[a])
+    answer = f"Shifted {top:g} times by the difference of the means, {100 * share[top]:.0f} % of the predicted tokens "
+    answer += f"are of {language}, unshifted {100 * share[0.0]:.0f} %"
+    return f"{answer}." if share[top] > share[0.0] else f"{answer}: no shift raised the share."
 
 
 def distances(reader: Reader, texts: Sides, means: Sequence[Sequence[Tensor]]) -> Iterator[Row]:

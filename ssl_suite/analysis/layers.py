@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BATCH = 256
 """Examples whose Gram matrices are made together."""
+ROUNDING = 1e-5
+"""Size of what varies, over that of all, up to which a state does not vary but for rounding."""
 
 
 def linear_cka(states: Sequence[Tensor]) -> Tensor:
@@ -31,12 +33,18 @@ def linear_cka(states: Sequence[Tensor]) -> Tensor:
         states: S tensors (N, D), of any widths.
 
     Returns:
-        (S, S).
+        (S, S); NaN for a state that does not vary.
     """
-    centred = [(x - x.mean(0)).double() for x in states]
+    centred = [x.double() - x.double().mean(0) for x in states]
     cross = torch.stack([torch.stack([(y.T @ x).square().sum() for y in centred]) for x in centred])
-    own = cross.diagonal().sqrt()
+    own = cross.diagonal().sqrt().where(varies(states), torch.nan)
     return cross / (own[:, None] * own[None])
+
+
+def varies(states: Sequence[Tensor]) -> Tensor:
+    """(S,): whether the rows of each state (N, D) differ by more than rounding."""
+    wide = [x.double() for x in states]
+    return torch.stack([(x - x.mean(0)).norm() > ROUNDING * x.norm() for x in wide])
 
 
 def unbiased_hsic(states: Sequence[Tensor]) -> Tensor:
@@ -76,7 +84,7 @@ def unbiased_cka(states: Sequence[Tensor], batch: int = BATCH) -> Tensor:
     """
     parts = zip(*(x.split(batch) for x in states), strict=True)
     hsic = torch.stack([unbiased_hsic(part) for part in parts if len(part[0]) > 3]).mean(0)
-    own = hsic.diagonal().clamp(min=0).sqrt()
+    own = hsic.diagonal().clamp(min=0).sqrt().where(varies(states), torch.nan)
     return hsic / (own[:, None] * own[None])
 
 
@@ -154,10 +162,14 @@ def _answer(matrix: NDArray[Any], place: Mapping[tuple[str, int], int], states: 
     last = {name: place[name, len(own) - 1] for name, own in states.items()}
     if len(names) > 1:
         a, b = names[:2]
+        if np.isnan(matrix[last[a], last[b]]):
+            return f"The outputs of {a} and {b} cannot be compared: one of them is the same for all."
         return (
             f"The outputs of {a} and {b} are alike to {matrix[last[a], last[b]]:.2f} (CKA; 1: the same up to rotation)."
         )
     (name,) = names
+    if np.isnan(matrix[place[name, 0], last[name]]):
+        return f"The input embedding and the output of {name} cannot be compared: one of them is the same for all."
     return (
         f"From its input embedding to its output {name} keeps {matrix[place[name, 0], last[name]]:.2f} (CKA; 1: all)."
     )

@@ -71,7 +71,7 @@ def occurrences(word: str, sentences: Sentences, most: int) -> Occurrences:
 def read_senses(source: str) -> Sentences:
     """A TSV with a sense and a sentence a line, or tagged sentences (`samples:brown`)."""
     if Path(source).suffix == ".tsv":
-        senses, texts = zip(*read_pairs(source), strict=True)
+        senses, texts = zip(*read_pairs(source, ("a sense", "a sentence")), strict=True)
         return Sentences([text.split() for text in texts], list(senses))
     return read_sentences(source, "tokens", "tags", "train", 10**9)
 

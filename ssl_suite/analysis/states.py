@@ -15,11 +15,14 @@ from ssl_suite.core.check import within
 from ssl_suite.core.encoder import Encoder
 from ssl_suite.core.errors import UserError
 from ssl_suite.core.folder import ENCODER, fingerprint
-from ssl_suite.core.load import load_encoder
+from ssl_suite.core.load import load_encoder, located
 from ssl_suite.core.readout import Readout
 from ssl_suite.data.common.layout import SPLIT_OF
 from ssl_suite.data.embeddings import data_for, fastest_device
 from ssl_suite.plugins import load_all
+
+FEWEST = 4
+"""Items that tell how alike states are, and how many directions they use."""
 
 
 def named_encoders(sources: Sequence[str]) -> dict[str, Encoder]:
@@ -32,11 +35,18 @@ def named_encoders(sources: Sequence[str]) -> dict[str, Encoder]:
         UserError: one is not there, or is named twice.
     """
     load_all()
-    if len(set(sources)) < len(sources):
+    if len(set(map(_place, sources))) < len(sources):
         raise UserError(f"An encoder is named twice: {', '.join(sources)}.")
     return {
         name: load_encoder(s).to(fastest_device()).eval() for name, s in zip(short_names(sources), sources, strict=True)
     }
+
+
+def _place(source: str) -> str:
+    """The same for all spellings of a place: a run stands for its encoder."""
+    random, path = ("random:", source.removeprefix("random:")) if source.startswith("random:") else ("", source)
+    place = Path(located(path))
+    return f"{random}{place.resolve() if place.exists() else path}"
 
 
 def short_names(sources: Sequence[str]) -> list[str]:
@@ -87,7 +97,7 @@ class Items:
         image_size: int | None = None,
         batch_size: int = 64,
     ) -> None:
-        within("--count", wanted, low=4, whole=True)
+        within("--count", wanted, low=FEWEST, whole=True)
         within("--batch_size", batch_size, low=1, whole=True)
         self.source, self.split, self.wanted = source, SPLIT_OF.get(split, split), wanted
         self.column, self.image_size, self.batch_size = column, image_size, batch_size
@@ -121,8 +131,10 @@ class Items:
             raise UserError(
                 f"{self.source} has no {self.split} split; it has: {', '.join(data.splits())}. Name one: --split."
             )
+        if (size := data.size(self.split)) < FEWEST:
+            raise UserError(f"{self.source}: the {self.split} split has {size} items, but {FEWEST} or more are needed.")
         device = next(encoder.parameters(), torch.empty(0)).device
-        chosen = spread(data.size(self.split), self.wanted)
+        chosen = spread(size, self.wanted)
         for start in range(0, len(chosen), self.batch_size):
             some = chosen[start : start + self.batch_size]
             batch = data.collate([data.read(self.split, i, seed=0) for i in some])

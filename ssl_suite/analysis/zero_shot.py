@@ -10,6 +10,7 @@ from ssl_suite.analysis.findings import Exhibit, Findings, Row
 from ssl_suite.analysis.landscape import Tuning
 from ssl_suite.analysis.runs import check_seeds, made
 from ssl_suite.analysis.states import described, named_encoders
+from ssl_suite.bench.attempts import quiet
 from ssl_suite.bench.benchmark import Settings, command, slug
 from ssl_suite.bench.commands import CommandLine
 from ssl_suite.bench.stats import mean_interval, with_interval
@@ -51,6 +52,7 @@ def zero_shot(
     if not train or not test:
         raise UserError("Name data to train and to test on: --train en=SQUAD --test en=xquad.en.json zh=xquad.zh.json.")
     encoders = named_encoders(sources)
+    expect_targets(task, sources[0], next(iter(train.values())), test, through)
     starts = dict(zip(encoders, sources, strict=True))
     twins = {f"{name}, random weights": _random(source) for name, source in starts.items()}
     starts |= {name: source for name, source in twins.items() if source not in sources}
@@ -89,6 +91,18 @@ def zero_shot(
 def _random(source: str) -> str:
     """The same encoder with random weights."""
     return source if source.startswith("random:") else f"random:{source}"
+
+
+def expect_targets(task: Tuning, source: str, train: str, test: Mapping[str, str], through: CommandLine) -> None:
+    """Raises UserError where a file to test on lacks the targets, which a run would miss when it has been trained."""
+    for language, place in test.items():
+        own: Settings = {"model.encoder": source, "data.source": train, "data.test": place}
+        with quiet():
+            resolved = through.resolve(command(list(task.recipe), {**task.set, **own}))
+            model, data = resolved.make("model"), resolved.make("data")
+            model.meet(data)
+        if not data.has_targets("test"):
+            raise UserError(f"{place}, to test {language} on, has no targets; name a file with those of the task.")
 
 
 def tested(

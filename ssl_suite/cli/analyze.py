@@ -30,9 +30,10 @@ def command(arguments: list[str]) -> None:
     options = vars(parser.parse_args(arguments))
     name, out = options.pop("name"), options.pop("out")
     del options["config"]
-    found = ANALYSES[name].run(out, options)
-    from ssl_suite.analysis.findings import publish
+    from ssl_suite.analysis.findings import check_out, publish
 
+    check_out(out)
+    found = ANALYSES[name].run(out, options)
     page = publish(found, out, f"ssl-suite analyze {shlex.join(arguments)}")
     print(f"{found.answer}\n{page}")
 
@@ -233,10 +234,15 @@ def settings(name: str, options: dict[str, Any]) -> dict[str, Any]:
     given = options[name]
     if isinstance(given, dict):
         return given
+    made: dict[str, Any] = {}
     for setting in given:
-        if "=" not in setting:
+        key, equals, value = setting.partition("=")
+        if not equals:
             raise UserError(f"--{name} wants NAME=VALUE, not {setting!r}.")
-    return dict(setting.split("=", 1) for setting in given)
+        if key in made:
+            raise UserError(f"--{name} has {key} twice, {made[key]!r} and {value!r}; leave one out.")
+        made[key] = value
+    return made
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def test_the_figure_shows_each_measure_where_it_ends_highest() -> None:
     assert answer.endswith(" at 5,612 (state 1); chance is 0.020")
 
 
-@pytest.mark.parametrize("amounts", [{"a": {}}, {0: {}}, {3: None}])
+@pytest.mark.parametrize("amounts", [{"a": {}}, {0: {}}, {3: None}, {math.nan: {}}, {math.inf: {}}])
 def test_amounts_are_numbers_with_options(amounts: dict, tmp_path) -> None:  # type: ignore[no-untyped-def, type-arg]
     with pytest.raises(UserError, match="a number above 0 and its options"):
         grown(["text/roberta"], {}, amounts, [0], tmp_path, fit)

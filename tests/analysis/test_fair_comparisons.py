@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_text_encoder
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from ssl_suite.analysis.embryology import probe_layers
 from ssl_suite.analysis.landscape import encoder_part
@@ -16,6 +18,8 @@ from ssl_suite.analysis.language_shift import means_of_others, nearest_mean
 from ssl_suite.analysis.runs import made
 from ssl_suite.analysis.words import Reader, Sentences
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.folder import save_encoder
+from ssl_suite.data.text.text import Text
 from ssl_suite.encoders.tokenizer import train_tokenizer
 
 
@@ -36,24 +40,61 @@ def test_what_does_not_differ_is_told_apart_by_chance_alone() -> None:
 
 
 class Fake:
-    """A command line that only counts its runs."""
+    """A command line that only counts its runs, of an encoder folder and a table."""
 
     runs = 0
+    broken = False
+
+    def __init__(self, folder: Path) -> None:
+        self.encoder, self.table, self.tokenizer = (folder / name for name in ("encoder", "train.csv", "t.json"))
 
     def dumped(self) -> dict[str, Any]:
-        return {"model": {"encoder": "runs/mine"}}
+        return {"model": {"class_path": "Finetune", "init_args": {"encoder": str(self.encoder)}}}
 
     def resolve(self, arguments: list[str]) -> Fake:
         return self
 
+    def make(self, part: str) -> Text:
+        return Text(source=str(self.table), tokenizer=str(self.tokenizer) if self.tokenizer.exists() else "wordpiece")
+
     def run(self, arguments: list[str]) -> None:
+        if self.broken:
+            raise UserError("The disk is full.")
         self.runs += 1
 
 
-def test_a_run_is_made_again_from_other_weights(tmp_path: Path) -> None:
-    fake: Any = Fake()
-    for weights in ("one", "one", "other", "other"):
-        made(["fit"], tmp_path, 0, fake, weights)
+def test_a_run_is_made_again_from_other_weights_data_and_tokenizers(tmp_path: Path) -> None:
+    fake: Any = Fake(tmp_path)
+    torch.manual_seed(0)
+    encoder, counts = tiny_text_encoder(), []
+    for text in ("one", "other"):
+        fake.table.write_text(f"text,label\n{text},1\n{text},0\n")
+        for scale in (1.0, 1.0, 2.0):
+            encoder.tokens.weight.data.fill_(scale)
+            save_encoder(encoder, fake.encoder)
+            made(["fit"], tmp_path / "run", 0, fake)
+            counts.append(fake.runs)
+    assert counts == [1, 1, 2, 3, 3, 4]
+    for letters in ("ab", "ab", "abc"):
+        Tokenizer(BPE({letter: i for i, letter in enumerate(letters)}, [])).save(str(fake.tokenizer))
+        made(["fit"], tmp_path / "run", 0, fake)
+        counts.append(fake.runs)
+    assert counts[-3:] == [5, 5, 6]
+
+
+def test_a_run_that_fails_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    fake: Any = Fake(tmp_path)
+    fake.table.write_text("text\na\n")
+    encoders = [tiny_text_encoder(), tiny_text_encoder()]
+    save_encoder(encoders[0], fake.encoder)
+    made(["fit"], tmp_path / "run", 0, fake)
+    save_encoder(encoders[1], fake.encoder)
+    fake.broken = True
+    with pytest.raises(UserError):
+        made(["fit"], tmp_path / "run", 0, fake)
+    fake.broken = False
+    save_encoder(encoders[0], fake.encoder)
+    made(["fit"], tmp_path / "run", 0, fake)
     assert fake.runs == 2
 
 

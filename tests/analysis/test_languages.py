@@ -8,18 +8,32 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_text_encoder
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from torch import Tensor
 
-from ssl_suite.analysis.alignment import aligned, mean_reciprocal_rank, read_sides, reciprocal_ranks, word_vectors
+from ssl_suite.analysis.alignment import (
+    aligned,
+    alignment,
+    expect_tokens,
+    mean_reciprocal_rank,
+    read_sides,
+    reciprocal_ranks,
+    word_vectors,
+)
 from ssl_suite.analysis.language_shift import (
+    _said,
     distances,
+    language_shift,
     nearest_mean,
     predicted,
     shifted,
     tokens_of,
 )
+from ssl_suite.analysis.tables import read_pairs
 from ssl_suite.analysis.words import Reader
 from ssl_suite.core.errors import UserError
+from ssl_suite.core.folder import save_encoder
 from ssl_suite.encoders.tokenizer import train_tokenizer
 from ssl_suite.methods.text.masked_lm import MaskedLM
 
@@ -140,3 +154,58 @@ def test_tokens_belong_to_the_language_that_uses_them_more(reader: Reader) -> No
     assert {word: ids[word] in spanish for word in ids} == {
         "derecho": True, "el": True, "the": False, "right": False, "[CLS]": False
     }  # fmt: skip
+
+
+def test_the_best_shift_is_said_and_whether_it_raised_the_share() -> None:
+    share = {0.0: 0.1, 1.0: 0.4, 2.0: 0.3}
+    assert _said(share, "es").startswith("Shifted 1 times by the difference of the means, 40 % of")
+    assert _said(share, "es").endswith("are of es, unshifted 10 %.")
+    assert _said({0.0: 0.5, 1.0: 0.4, 2.0: 0.3}, "es").endswith("unshifted 50 %: no shift raised the share.")
+
+
+@pytest.mark.parametrize("alphas", [[1.0, 1.0], [0.0], [], [np.nan], [np.inf]])
+def test_alphas_are_finite_and_differ(alphas: list[float]) -> None:
+    with pytest.raises(UserError, match="--alphas"):
+        language_shift("x", UDHR, ["en", "es"], alphas=alphas)
+
+
+@pytest.mark.parametrize("amount", [np.nan, np.inf, -5.0])
+def test_amounts_are_finite_and_not_below_0(amount: float) -> None:
+    with pytest.raises(UserError, match="--amounts is"):
+        alignment(["x"], UDHR, ["en", "es"], amounts=[amount])
+
+
+def test_a_text_without_a_token_is_named() -> None:
+    encoder = tiny_text_encoder()
+    encoder.tokenizer = Tokenizer(BPE({letter: i for i, letter in enumerate("abcd")}, []))  # no unknown token
+    with pytest.raises(UserError, match="in column 2 of pair 3 the encoder's tokenizer finds no token"):
+        expect_tokens(Reader(encoder), ([["a"]] * 4, [["b"], ["c"], ["z"], ["d"]]), UDHR)
+
+
+def test_texts_that_repeat_are_refused_or_counted(reader: Reader, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.tsv"
+    table.write_text("".join(f"{i}\t{i % 3}\n" for i in range(9)))
+    with pytest.raises(UserError, match="column 2 needs four different texts or more, but has 3"):
+        read_sides(str(table))
+    table.write_text("".join(f"the right {w}\tel derecho {w}\n" for w in ["a", "b", "c", "d", "d", "d"]))
+    encoder = str(save_encoder(reader.encoder, tmp_path / "encoder"))
+    found = alignment([encoder], str(table), ["en", "es"])
+    assert "2 repeat another" in found.answer
+    assert "repeat another" not in alignment([encoder], UDHR, ["en", "es"]).answer
+
+
+def test_a_list_is_read_whole_and_a_line_that_lacks_a_column_is_said_exactly(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.tsv"
+    table.write_text("# of the net\n\n#one\t#uno\n# two\tdos\n")
+    assert read_pairs(str(table)) == [("#one", "#uno"), ("# two", "dos")]
+    table.write_text("#one\t#uno\n")
+    assert read_pairs(str(table)) == [("#one", "#uno")]
+    for text, said in (
+        ("a\tb\nc\t \n", "column 2 of line 2 is empty; write its translation there"),
+        ("a\tb\nc\n", "line 2 has 1 column, but must have a text and its translation"),
+        ("a\tb\n# c\n", "line 2 has 1 column, but"),
+        ("a\tb\tc\n", "line 1 has 3 columns, but"),
+    ):
+        table.write_text(text)
+        with pytest.raises(UserError, match=said):
+            read_pairs(str(table))

@@ -72,3 +72,12 @@ def test_names_are_as_short_as_they_can_be() -> None:
     assert short_names(["x/run", "y/run/encoder"]) == ["x/run", "y/run"]
     assert short_names(["hf:org/bert", "r/checkpoints/step-10.ckpt"]) == ["bert", "step-10"]
     assert spread(10, 4) == [0, 3, 6, 9]
+
+
+def test_a_state_that_varies_by_rounding_alone_has_no_cka() -> None:
+    torch.manual_seed(0)
+    x, still = torch.randn(40, 6), torch.randn(6) * (1 + 1e-7 * torch.randn(40, 6))
+    for matrix in (linear_cka([x, still]), unbiased_cka([x, still])):
+        assert matrix.isnan().tolist() == [[False, True], [True, True]]
+    moved = 1e-3 * x + torch.randn(6)
+    assert unbiased_cka([x, moved])[0, 1] == pytest.approx(1, abs=1e-3)

@@ -62,6 +62,7 @@ def test_what_cannot_be_compared_is_one_sentence(
     data = ["--data", sources["text"], "--out", str(tmp_path / "out")]
     assert "named twice" in fails("analyze", "layers", run, run, *data)
     assert "has no tset split" in fails("analyze", "layers", run, *data, "--split", "tset")
+    assert "named twice" in fails("analyze", "layers", run, f"{run}/encoder", *data)
     assert "at least 4" in fails("analyze", "rank", run, *data, "--count", "2")
     (tmp_path / "r.yaml").write_text("contu: 24\n")
     assert "has no option 'contu'. Did you mean count?" in fails(
@@ -166,7 +167,9 @@ def test_senses_of_a_word_and_what_lacks_them(
     assert "'zebra' needs two senses" in fails(*run, "--word", "zebra")
     table = tmp_path / "s.tsv"
     table.write_text("a\tone bank\nb\n")
-    assert f"{table}, line 2 has 1 columns, not two with text" in fails(*run, "--word", "bank", "--data", str(table))
+    assert f"{table}, line 2 has 1 column, but must have a sense and a sentence" in fails(
+        *run, "--word", "bank", "--data", str(table)
+    )
     assert "needs a text encoder" in fails("analyze", "senses", str(pretrained["image"]), "--word", "like")
 
 
@@ -190,4 +193,52 @@ def test_alignment_and_language_shift_of_a_parallel_list(
     assert "α = 2" in (tmp_path / "s/report.html").read_text()
     assert "--layer is 9" in fails(*shift, "--layer", "9")
     table.write_text("a\tb\n")
-    assert "holds 1 pairs" in fails(*shift)
+    assert "column 1 needs four different texts or more, but has 1" in fails(*shift)
+
+
+def test_too_few_rows_and_rows_that_are_all_alike(
+    pretrained: dict[str, Path], tmp_path: Path, fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, run, out = tmp_path / "few.csv", str(pretrained["text"]), ["--out", str(tmp_path / "out")]
+    table.write_text("text\na\nb\nc\n")
+    for name in ("layers", "rank"):
+        said = fails("analyze", name, run, "--data", str(table), "--split", "train", *out)
+        assert "split has 3 items, but 4 or more are needed" in said
+    table.write_text("text\n" + "the same\n" * 9)
+    capsys.readouterr()
+    assert main(["analyze", "layers", run, "--data", str(table), "--split", "train", *out]) == 0
+    assert "cannot be compared: one of them is the same for all" in capsys.readouterr().out
+
+
+def test_where_results_cannot_go_is_said_before_any_work(tmp_path: Path, fails: Callable[..., str]) -> None:
+    analyze = ["analyze", "rank", "nowhere", "--data", "nothing", "--out"]
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/below"):
+        assert "is not a folder, or lies below a file" in fails(*analyze, str(tmp_path / place))
+    for name, text in (("rows.csv", "a,b"), ("rows.json", "[1]"), ("report.html", "<p>")):
+        out = tmp_path / name.replace(".", "_")
+        out.mkdir()
+        (out / name).write_text(text)
+        assert f"{out / name} was not written by `analyze`" in fails(*analyze, str(out))
+    (out / "rows.json").write_text('{"analysis": "rank", "command": "", "rows": []}')
+    assert "was not written by" not in fails(*analyze, str(out))
+
+
+def test_a_name_that_is_set_twice(fails: Callable[..., str]) -> None:
+    said = fails("analyze", "zero-shot", "x", "--train", "en=a", "en=b", "--test", "en=c")
+    assert said == "--train has en twice, 'a' and 'b'; leave one out."
+
+
+def test_what_landscape_and_zero_shot_cannot_use_is_said_before_training(
+    pretrained: dict[str, Path], sources: dict[str, str], tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    run, out = str(pretrained["text"]), ["--out", str(tmp_path / "out")]
+    data = f"data.source={sources['text']}"
+    said = fails("analyze", "landscape", run, "--recipe", "text/bert", "--set", data, *out)
+    assert said == "text/bert does not fine-tune (Finetune), but pretrains; take the recipe of a task."
+    table = tmp_path / "bare.csv"
+    table.write_text("text\na\nb\n")
+    options = ["--recipe", "text/classify", "--train", f"en={sources['text']}", "--test", f"es={table}"]
+    said = fails("analyze", "zero-shot", run, *options, "--set", "data.max_length=32", *out)
+    assert said.startswith(f"{table}, to test es on, has no targets")
+    assert not (tmp_path / "out").exists()
