@@ -33,11 +33,7 @@ def made(arguments: list[str], run: Path, seed: int, through: CommandLine) -> Pa
         resolved = through.resolve(arguments)
         config = resolved.dumped()
         data = resolved.make("data")
-        read = {
-            "weights": _weights(config),
-            "data": data_hash(data),
-            "tokenizer": _tokenizer(data),
-        }  # not where they are
+        read = {"weights": _weights(config), "data": data_hash(data), "tokenizer": _tokenizer(data)}  # not their places
         identity = config_hash({**config, "of seed": seed, **read})
         mark = run / "identity.txt"
         if not mark.exists() or mark.read_text(encoding="utf-8") != identity:
