@@ -39,7 +39,7 @@ def attention(kind: str, length: int) -> Callable[[argparse.Namespace], Case]:
             row = AttentionMask()
             if kind == "window":
                 return near(row, t, block, CPU).attend(*inputs)
-            if t <= (4 + DRAWN) * block:  # as the trunk does
+            if t <= (5 + DRAWN) * block:  # as the trunk does
                 return F.scaled_dot_product_attention(*inputs)
             return big_bird(row, t, HEADS, block, DRAWN, 0, CPU).attend(*inputs)
 

@@ -87,7 +87,7 @@ def continuations(
         given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "count": count, "seed": seed}
         if drawn := [f"--{name}" for name, value in given.items() if value != DRAWN[name]]:
             raise UserError(f"An encoder-decoder says the likeliest and draws nothing; leave {', '.join(drawn)} out.")
-    elif not loaded.config.get("causal"):
+    elif loaded.modality == "text" and not loaded.config.get("causal"):
         raise UserError(
             f"{encoder} sees both sides of a token and continues nothing; generate takes a causal encoder (text/gpt) "
             "or an encoder-decoder (text/t5)."

@@ -116,11 +116,11 @@ def big_bird(
     """Blocks of BigBird's internal transformer construction (arXiv:2007.14062, section 2).
 
     The first and the last block of a row read all and are read by all; each other one reads itself, its two neighbours
-    and `random` others, drawn once for each layer and head.
+    and `random` others, drawn once for each layer and head. Rows of up to 5 + `random` blocks read all, as alone.
 
     Args:
         row: who sees whom apart from that.
-        length: T; more than 4 + `random` blocks.
+        length: T; at least 6 + `random` blocks.
         heads: H.
         size: b.
         random: drawn blocks.
@@ -142,10 +142,15 @@ def big_bird(
     seeds = (torch.arange(heads, device=device)[:, None] << 16) + block  # (H, N), whatever the length
     order = uniform(seeds.flatten(), n, stream=layer).view(heads, n, n)
     free = (block > 0) & (block < edge) & ((block[:, None] - block).abs() > 1)  # (B, N, N)
-    drawn = order.masked_fill(~free[:, None], 2.0).topk(random, largest=False)
+    values, drawn = order.masked_fill(~free[:, None], 2.0).topk(random + 1, largest=False)
     fixed, there = (x[:, None].expand(-1, heads, -1, -1) for x in (fixed, there))
-    keys = torch.cat([fixed.clamp(0, n - 1), drawn.indices], 3)  # (B, H, N, 5 + r)
-    there = torch.cat([there, drawn.values < 2], 3)
+    # of 5 + r blocks those beside an end lack one: it takes the place of the neighbour that is the end
+    lacks = (values[..., -1] < 2) & (last + 1 == 5 + random)[:, None, None]
+    place = torch.arange(5, device=device) == torch.where(block == 1, 2, 4)[:, None]  # (N, 5)
+    spare = lacks[..., None] & place
+    fixed, there = torch.where(spare, drawn[..., -1:], fixed), there | spare
+    keys = torch.cat([fixed.clamp(0, n - 1), drawn[..., :-1]], 3)  # (B, H, N, 5 + r)
+    there = torch.cat([there, values[..., :-1] < 2], 3)
     seen = there.repeat_interleave(size, 3)[:, :, :, None]
     return BlockMask(size, keys, _restricted(row, keys, seen, size, length), ends, row)
 

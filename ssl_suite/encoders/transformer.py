@@ -207,7 +207,7 @@ class Transformer(nn.Module):
         if c.attention == "blocks":
             if places is not None:
                 raise UserError("attention: blocks reads every position; it cannot encode the visible ones alone.")
-            if t > (4 + c.random_blocks) * c.window:  # rows of more than 4 + r blocks do not see all
+            if t > (5 + c.random_blocks) * c.window:
                 return [big_bird(row, t, c.heads, c.window, c.random_blocks, i, x.device) for i in layers]
         whole = row.tensor()
         if c.attention != "local":

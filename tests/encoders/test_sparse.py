@@ -84,6 +84,8 @@ def test_big_birds_blocks_equal_dense_attention(kind: str, length: int) -> None:
     def rule(b: int, h: int, i: int, j: int) -> bool:
         last, query, key = (lengths[b] - 1) // BLOCK, i // BLOCK, j // BLOCK
         ends = {0, last}
+        if last < 5 + RANDOM:  # a row of so few blocks reads all, as it does alone
+            return True
         return query in ends or key in ends or abs(query - key) <= 1 or key in drawn[b, h, query].tolist()
 
     agree(mask, written_out(row, length, 2, rule), real)
@@ -179,7 +181,7 @@ def test_a_subset_sees_by_its_places_or_is_refused() -> None:
 def test_short_rows_see_all_and_causal_trunks_are_refused() -> None:
     full, blocks = sharp(), sharp(attention="blocks", window=8, random_blocks=2)
     blocks.load_state_dict(full.state_dict())
-    batch = text_batch([48, 20])
+    batch = text_batch([56, 20])
     with torch.no_grad():
         torch.testing.assert_close(full(batch).states[-1], blocks(batch).states[-1])
     for attention in ("local", "blocks"):
