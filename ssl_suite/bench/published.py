@@ -11,6 +11,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from ssl_suite.bench.stats import with_interval
+from ssl_suite.bench.table import owners
 from ssl_suite.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,17 +98,12 @@ def own_figures(cells: Iterable[Cell], columns: Collection[str]) -> dict[str, di
     Of `TASK, FOLD` the mean over folds, whose half width is not known. Random weights say whose they are.
     """
     cells = list(cells)
-    owners: dict[str, dict[str, None]] = {}
-    for cell in cells:
-        if cell.role == "ssl":
-            owners.setdefault(cell.encoder, {})[cell.name] = None
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for cell in cells:
         column = f"{cell.task.partition(',')[0]} {cell.metric}"
         column = column if column in columns else f"{cell.task} {cell.metric}"
         if column in columns and cell.split == "test" and cell.values and not cell.online:
-            whose = ", ".join(owners.get(cell.encoder, {})) or cell.encoder
-            name = f"random weights of {whose}" if cell.role == "random" else cell.name
+            name = f"random weights of {owners(cell.encoder, cells)}" if cell.role == "random" else cell.name
             found.setdefault(name, {}).setdefault(column, []).append((100 * cell.mean, 100 * cell.half_width))
     return {
         name: {c: v[0] if len(v) == 1 else (mean(m for m, _ in v), math.nan) for c, v in figures.items()}

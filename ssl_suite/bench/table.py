@@ -47,15 +47,19 @@ def row_names(cells: Sequence[Cell]) -> dict[RowKey, str]:
     for row in rows:
         same = [other for other in rows if (other.role, other.name) == (row.role, row.name)]
         parts = ["random weights" if row.role == "random" else row.name]
-        owners = dict.fromkeys(other.name for other in rows if other.role == "ssl" and other.encoder == row.encoder)
         if row.role == "random" and len({other.encoder for other in rows if other.role == "random"}) > 1:
-            parts = [f"random weights of {', '.join(owners) or row.encoder}"]
+            parts = [f"random weights of {owners(row.encoder, rows)}"]
         elif len({other.weights for other in same}) > 1:
             parts.append(row.weights[:6])
         parts += [row.protocol] * (len({other.protocol for other in same}) > 1)
         parts += [f"recipe {next(c.recipe for c, key in keys.items() if key == row)[:6]}"] * (row.variant > 0)
         names[row] = " · ".join(parts)
     return names
+
+
+def owners(encoder: str, rows: Iterable[RowKey | Cell]) -> str:
+    """Names of the pretrained encoders of a shape, or the shape's own where there is none."""
+    return ", ".join(dict.fromkeys(r.name for r in rows if r.role == "ssl" and r.encoder == encoder)) or encoder
 
 
 def decimals(values: Iterable[float]) -> int:

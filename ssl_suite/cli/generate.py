@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from ssl_suite.cli.parser import Parser
@@ -13,8 +14,6 @@ from ssl_suite.core.errors import UserError
 if TYPE_CHECKING:
     from ssl_suite.encoders.encoder_decoder import EncoderDecoder
 
-DRAWN = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "count": 1, "seed": 0}
-"""Options of a causal encoder, as they are if not given."""
 ABOUT = "continue a prompt by a causal text encoder, or answer it by an encoder-decoder"
 
 
@@ -23,9 +22,7 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("encoder", help="causal text encoder or encoder-decoder: folder or URI")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts to continue; none: the lines of stdin")
     parser.add_argument("--length", type=int, default=50, help="most new tokens")
-    parser.add_argument(
-        "--temperature", type=float, default=DRAWN["temperature"], help="of the softmax; 0: the likeliest token"
-    )
+    parser.add_argument("--temperature", type=float, default=0.8, help="of the softmax; 0: the likeliest token")
     parser.add_argument("--top_k", type=int, default=0, help="draw among the k likeliest; 0: all")
     parser.add_argument("--top_p", type=float, default=1.0, help="draw among the likeliest that together reach p")
     parser.add_argument("--beams", type=int, default=1, help="of an encoder-decoder, outputs that are followed at once")
@@ -85,7 +82,8 @@ def continuations(
     loaded = load_encoder(encoder)
     if isinstance(loaded, EncoderDecoder):
         given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "count": count, "seed": seed}
-        if drawn := [f"--{name}" for name, value in given.items() if value != DRAWN[name]]:
+        usual = signature(continuations).parameters
+        if drawn := [f"--{name}" for name, value in given.items() if value != usual[name].default]:
             raise UserError(f"An encoder-decoder says the likeliest and draws nothing; leave {', '.join(drawn)} out.")
     elif loaded.modality == "text" and not loaded.config.get("causal"):
         raise UserError(

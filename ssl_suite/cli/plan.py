@@ -38,17 +38,11 @@ def command(arguments: list[str]) -> None:
     if not rest:
         raise UserError("plan needs a recipe: ssl-suite plan -c text/gpt.")
     run = resolve(["fit", *rest])
-    encoder = run.settings.model.init_args.get("encoder")
-    if (
-        isinstance(encoder, str) and ":" not in encoder
-    ):  # a folder, whose shape is planned and whose weights are not read
-        run = resolve(["fit", *rest, "--model.encoder", f"random:{encoder}"])
-    try:
-        model = on_meta(lambda: run.make("model"))
-    except NotImplementedError:
-        raise UserError(
-            f"{encoder} is made with its weights, which are not planned; name a folder or a class."
-        ) from None
+    chosen = run.settings.model.init_args
+    encoder = chosen.get("encoder")
+    if isinstance(encoder, str) and not encoder.startswith("random:"):  # its shape is planned, its weights are not read
+        chosen.encoder = f"random:{encoder}"
+    model = on_meta(lambda: run.make("model"))
     print("\n".join(described(model, run.settings, options)))
 
 

@@ -132,7 +132,10 @@ def test_the_command_tells_what_fits(capsys: pytest.CaptureFixture[str], fails: 
     assert "data.max_length is 0" in fails("plan", "-c", "text/gpt", "--data.max_length", "0")
 
 
-def test_a_recipe_on_an_encoder_of_a_folder_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_on_an_encoder_that_has_weights_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_encoder(tiny_text_encoder(vocab_size=261), tmp_path / "encoder", {})
-    assert main(["plan", "-c", "text/classify", "--model.encoder", str(tmp_path / "encoder")]) == 0
-    assert "Finetune: " in capsys.readouterr().out
+    shape = {"vocab_size": 90, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForPreTraining(BertConfig(num_hidden_layers=1, **shape)).save_pretrained(tmp_path / "hub")
+    for encoder in (tmp_path / "encoder", f"hf:{tmp_path / 'hub'}"):
+        assert main(["plan", "-c", "text/classify", "--model.encoder", str(encoder)]) == 0
+        assert "Finetune: " in capsys.readouterr().out
